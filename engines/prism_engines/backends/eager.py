@@ -1,0 +1,60 @@
+"""Eager torch: the oracle that every other backend is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import nn
+
+EnergyAndCotangent = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class _Eager:
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module, self.name = module.eval().requires_grad_(False), name
+
+    def open(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        return None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EagerEngine(_Eager):
+    """A module's forward pass; a tensor result becomes a tuple of one. Follows the caller's gradient mode."""
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        out = self.module(*inputs)
+        return out if isinstance(out, tuple) else (out,)
+
+
+class EagerGradientEngine(_Eager):
+    """Energy, its gradient by the first input, and logits, through autograd.
+
+    ``module(x, *views)`` returns logits (n, k); ``energy(logits, labels)`` returns the energy of each sample (n,) and
+    its gradient by the logits (n, k). ``run(x, labels, *views)`` returns ``(energy (n,), gradient like x, logits)``.
+    """
+
+    def __init__(self, module: nn.Module, energy: EnergyAndCotangent, name: str = "energy_gradient") -> None:
+        super().__init__(module, name)
+        self.energy = energy
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, labels, *views = inputs
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = self.module(x, *views)
+            value, cotangent = self.energy(logits.detach(), labels)
+            (gradient,) = torch.autograd.grad(logits, x, cotangent.to(logits.dtype))
+        return value, gradient, logits.detach()

@@ -1,0 +1,36 @@
+"""Every operator in plain torch, float32: the specification that fused kernels are tested against."""
+
+from __future__ import annotations
+
+import torch
+
+
+def energy(
+    logits: torch.Tensor, labels: torch.Tensor, class_weight: float, lse_weight: float, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See :func:`prism_kernels.energy.energy`."""
+    scaled = logits.float() / temperature
+    chosen = labels.unsqueeze(1)
+    value = class_weight * logits.float().gather(1, chosen).squeeze(1) + lse_weight * scaled.logsumexp(1)
+    gradient = (lse_weight / temperature) * scaled.softmax(1)
+    gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, class_weight))
+    return value, gradient
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each sample: (n, ...) to (n,), float32."""
+    return x.float().square().flatten(1).mean(1).sqrt()
+
+
+def guided_step(
+    denoised: torch.Tensor, gradient: torch.Tensor, correction_rms: torch.Tensor, active: torch.Tensor,
+    scale: float, max_gradient_rms: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See :func:`prism_kernels.guided_step.guided_step`."""
+    size = rms(gradient)
+    healthy = torch.isfinite(size) & (size <= max_gradient_rms)
+    factor = scale * correction_rms / size.clamp_min(1e-12)
+    factor = torch.where(active & healthy, factor, torch.zeros_like(factor))
+    shape = (-1,) + (1,) * (denoised.dim() - 1)
+    safe = torch.where(healthy.view(shape), gradient.float(), torch.zeros_like(gradient, dtype=torch.float32))
+    return (denoised.float() - factor.view(shape) * safe).to(denoised.dtype), healthy

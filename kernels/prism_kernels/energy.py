@@ -1,0 +1,31 @@
+"""The energy of a classifier's logits and its gradient, in one pass."""
+
+from __future__ import annotations
+
+import torch
+
+from prism_kernels import _reference
+from prism_kernels._errors import KernelInputError
+
+
+def energy(
+    logits: torch.Tensor, labels: torch.Tensor, class_weight: float, lse_weight: float, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energy of each sample and its gradient by the logits.
+
+    ``E = class_weight · f_y + lse_weight · logsumexp(f / T)`` and
+    ``dE/df_k = class_weight · [k = y] + (lse_weight / T) · softmax(f / T)_k``.
+    Free energy, cross-entropy, joint energy and EluCD's contrast are four settings of the two weights.
+
+    Shapes: logits (n, k), labels (n,); returns (n,) and (n, k).
+    Dtypes: logits float16, bfloat16 or float32; labels int64; results float32.
+    Raises: KernelInputError when shapes, dtypes or the temperature do not fit.
+    Reference: Liu et al. 2020, "Energy-based Out-of-distribution Detection", eq. 4.
+    """
+    if logits.dim() != 2 or labels.shape != logits.shape[:1]:
+        raise KernelInputError(f"energy: expected logits (n, k), labels (n,); got {tuple(logits.shape)}, {tuple(labels.shape)}")
+    if labels.dtype != torch.int64 or not logits.is_floating_point():
+        raise KernelInputError(f"energy: expected floating logits and int64 labels; got {logits.dtype}, {labels.dtype}")
+    if not temperature > 0:
+        raise KernelInputError(f"energy: temperature must be positive, got {temperature}")
+    return _reference.energy(logits, labels, class_weight, lse_weight, temperature)

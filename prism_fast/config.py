@@ -1,0 +1,198 @@
+"""One document describes a run: frozen pydantic models, read from YAML, unknown keys refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prism_fast.errors import ConfigError, InputError
+
+Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
+SolverName = Literal["ddim", "dpmpp_2m", "euler"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelsConfig(_Document):
+    """Which networks a run uses. ``minis`` in place of a path means the bundled models."""
+
+    diffusion: str = Field(description="directory in diffusers' format, or 'minis'")
+    teacher: str = Field(description="timm model name, directory with config.json + model.safetensors, or 'minis'")
+    features: str = Field("minis", description="network for precision/recall; must not be the one that guides")
+
+
+class PromptsConfig(_Document):
+    """Diversified Prompt Engineering: what varies between the prompts of one class."""
+
+    templates: tuple[str, ...] = Field(min_length=1, description="fields: {style} {content} {name} {sense}")
+    styles: tuple[str, ...] = Field(("",), min_length=1)
+    contents: tuple[str, ...] = Field(("{sense}",), min_length=1, description="used by classes without concepts")
+    negative: str = ""
+    use_concepts: bool = Field(True, description="take content from the class's concepts when it has any")
+
+
+class SamplingConfig(_Document):
+    """Diffusion sampling without guidance by energy."""
+
+    solver: SolverName = "dpmpp_2m"
+    steps: int = Field(20, ge=1, le=1000)
+    guidance_scale: float = Field(3.0, ge=1.0, description="classifier-free guidance w")
+    batch_size: int = Field(16, ge=1)
+    height: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(64, ge=8, multiple_of=8)
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class GuidanceConfig(_Document):
+    """Energy-guided Distribution Alignment. All constants are ours; PRISM's are not public to us."""
+
+    enabled: bool = True
+    objective: Objective = "joint"
+    mode: Literal["denoised", "latent"] = "denoised"
+    temperature: float = Field(1.0, gt=0)
+    second_temperature: float = Field(10.0, gt=0, description="contrastive_energy only (EluCD)")
+    scale: float = Field(0.3, ge=0, description="guidance RMS relative to the CFG correction's RMS")
+    window: tuple[float, float] = Field((0.1, 0.8), description="part of the steps that is guided, [from, to)")
+    every: int = Field(1, ge=1, description="compute the gradient at every k-th guided step")
+    margin_quantile: float | None = Field(
+        None, ge=0, le=1, description="guide only samples above this quantile of unguided energies; null: all"
+    )
+    margin_samples: int = Field(64, ge=8, description="unguided samples that calibrate the margin")
+    view_scale: tuple[float, float] = Field((0.8, 1.0), description="area of the teacher's random crop")
+    view_flip: bool = True
+    max_gradient_rms: float = Field(1e4, gt=0, description="a larger gradient RMS is refused for that sample")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GuidanceConfig:
+        for name in ("window", "view_scale"):
+            low, high = getattr(self, name)
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"{name} must satisfy 0 <= from < to <= 1, got {low}, {high}")
+        return self
+
+
+class SynthesisConfig(_Document):
+    """How many samples, and how they are stored."""
+
+    images: int = Field(640, ge=1)
+    shard_size: int = Field(64, ge=1)
+    image_format: Literal["png", "jpg", "webp"] = "png"
+    quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
+
+
+class DistillConfig(_Document):
+    """The distillation recipe; the same for every student of a comparison."""
+
+    student: str = Field("resnet10t", description="timm model name")
+    image_size: int = Field(64, ge=16)
+    steps: int = Field(800, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    temperature: float = Field(3.0, gt=0, description="of the KL term (Hinton et al. 2015)")
+    label_weight: float = Field(0.0, ge=0, le=1, description="weight of hard-label cross-entropy; KL gets the rest")
+    teacher: Literal["stored", "live"] = Field("stored", description="logits from the shards, or a teacher pass")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="0 turns the weight average off")
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    loader: Literal["dali", "torch"] = "dali"
+    checkpoint_every: int = Field(200, ge=1)
+    seed: int = 0
+
+
+class EvaluateConfig(_Document):
+    """Measurements on real held-out pictures."""
+
+    batch_size: int = Field(128, ge=1)
+    neighbours: int = Field(5, ge=1, description="k of precision/recall/density/coverage")
+
+
+class RunConfig(_Document):
+    """Everything that decides what a run makes."""
+
+    name: str
+    seed: int = 0
+    labels: str = Field(description="bundled label space or YAML file")
+    models: ModelsConfig
+    prompts: PromptsConfig
+    sampling: SamplingConfig = SamplingConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def run_hash(self) -> str:
+        """SHA-256 of what decides the samples' bytes: model paths, batch size, distillation are left out."""
+        data = self.model_dump(mode="json", include={"seed", "prompts", "guidance", "sampling", "synthesis", "labels"})
+        del data["sampling"]["device"]
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def bundled_configs() -> dict[str, str]:
+    """Name -> first comment line of every configuration that ships with the package."""
+    found = {}
+    for entry in resources.files("prism_fast.configs").iterdir():
+        if entry.name.endswith(".yaml"):
+            first = entry.read_text().splitlines()[0]
+            found[entry.name.removesuffix(".yaml")] = first.lstrip("# ")
+    return dict(sorted(found.items()))
+
+
+def _read(name_or_path: str) -> str:
+    if name_or_path in bundled_configs():
+        return (resources.files("prism_fast.configs") / f"{name_or_path}.yaml").read_text()
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(bundled_configs())
+        raise InputError(f"configuration {name_or_path!r} is neither a file nor one of: {names}")
+    return path.read_text()
+
+
+def _assign(data: dict[str, Any], assignment: str) -> None:
+    key, sep, text = assignment.partition("=")
+    if not sep:
+        raise ConfigError(f"--set {assignment!r} is not of the form key=value, for example guidance.scale=0.4")
+    *parents, last = key.strip().split(".")
+    node = data
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is not a section of the configuration")
+    node[last] = yaml.safe_load(text)
+
+
+def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConfig:
+    """Read a bundled or own configuration, then apply ``section.key=value`` assignments.
+
+    Raises:
+        InputError: no such configuration.
+        ConfigError: not YAML, an unknown key or a value out of range; the message names the key.
+    """
+    try:
+        data = yaml.safe_load(_read(name_or_path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name_or_path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name_or_path} is not a mapping of sections")
+    for assignment in assignments:
+        _assign(data, assignment)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{name_or_path}: {key}: {first['msg']}{more}") from error

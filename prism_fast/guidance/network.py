@@ -1,0 +1,40 @@
+"""The network whose gradient steers sampling: decode → view → normalise → teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from prism_engines.backends.eager import EagerGradientEngine, EnergyAndCotangent
+from prism_fast.config import GuidanceConfig
+from prism_fast.guidance.objectives import objective_of
+from prism_fast.guidance.view import apply_view
+from prism_fast.models.classifier import Classifier
+from prism_kernels import energy
+
+
+class LatentClassifier(nn.Module):
+    """Teacher logits (n, classes) of latents (n, c, h, w) seen through view matrices."""
+
+    def __init__(self, decoder: nn.Module, teacher: Classifier) -> None:
+        super().__init__()
+        self.decoder, self.net, self.teacher = decoder, teacher.net, teacher
+
+    def forward(self, latents: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(self.teacher.normalise(apply_view(self.decoder(latents), rows, columns)))
+        return logits
+
+
+def energy_of(config: GuidanceConfig) -> EnergyAndCotangent:
+    """The configured objective as ``(logits, labels) -> (energy, dE/dlogits)``."""
+    form = objective_of(config)
+
+    def value_and_cotangent(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return energy(logits, labels, form.class_weight, form.lse_weight, form.temperature)
+
+    return value_and_cotangent
+
+
+def energy_gradient_engine(decoder: nn.Module, teacher: Classifier, config: GuidanceConfig) -> EagerGradientEngine:
+    """Eager engine of ``(latents, labels, rows, columns) -> (energy, gradient, logits)``."""
+    return EagerGradientEngine(LatentClassifier(decoder, teacher), energy_of(config))

@@ -1,0 +1,112 @@
+"""Load a text-to-image model from a directory in diffusers' format, whichever networks it holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prism_fast.errors import DataError
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_PREDICTIONS = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The networks of a latent diffusion model and the constants that tie them together."""
+
+    unet: nn.Module
+    vae: nn.Module
+    text_encoder: nn.Module
+    tokenizer: Any
+    scheduler: Any
+    prediction_type: str
+    latent_channels: int
+    vae_factor: int
+    scaling_factor: float
+    shift_factor: float
+    path: Path
+
+
+class LatentDecoder(nn.Module):
+    """Scaled latents (n, c, h, w) to images in [0, 1], (n, 3, f·h, f·w)."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__()
+        self.vae, self.scale, self.shift = model.vae, model.scaling_factor, model.shift_factor
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        image: torch.Tensor = self.vae.decode(latents / self.scale + self.shift, return_dict=False)[0]
+        return (image * 0.5 + 0.5).clamp(0, 1)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    file = path / "model_index.json"
+    if not path.is_dir():
+        raise DataError(f"model directory {path} does not exist; give a directory in diffusers' format")
+    if not file.is_file():
+        raise DataError(f"{path} holds no model_index.json; give a directory in diffusers' format")
+    try:
+        index: dict[str, Any] = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    missing = [part for part in _PARTS if part not in index or not (path / part).is_dir()]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_PARTS)}")
+    return index
+
+
+def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torch.dtype) -> Any:
+    import diffusers
+    import transformers
+
+    module = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    cls = getattr(module, class_name, None) if module else None
+    if cls is None:
+        raise DataError(f"{path}/model_index.json: {part} is {library}.{class_name}, which is not installed")
+    options: dict[str, Any] = {"local_files_only": True}
+    if part == "unet" or part == "vae":
+        options["torch_dtype"] = dtype
+    elif part == "text_encoder":
+        options["dtype"] = dtype
+    try:
+        return cls.from_pretrained(path / part, **options)
+    except Exception as error:  # both libraries raise many types for broken files
+        raise DataError(f"{path / part} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _vae_factor(config: Any) -> int:
+    channels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    return int(2 ** (len(channels) - 1))
+
+
+def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionModel:
+    """Load every part of a diffusers directory in ``dtype`` on ``device``.
+
+    Raises:
+        DataError: a part is missing or unreadable, or UNet and autoencoder disagree about latent channels.
+    """
+    index = _read_index(path)
+    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in _PARTS}
+    for name in ("unet", "vae", "text_encoder"):
+        parts[name] = parts[name].to(device).eval().requires_grad_(False)
+    unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
+    channels = vae.config.latent_channels
+    if unet.config.in_channels != channels:
+        raise DataError(f"{path}: the UNet takes {unet.config.in_channels} channels but the autoencoder gives {channels}")
+    prediction = scheduler.config.prediction_type
+    if prediction not in _PREDICTIONS:
+        raise DataError(f"{path}/scheduler predicts {prediction!r}; supported: {', '.join(_PREDICTIONS)}")
+    width = parts["text_encoder"].config.hidden_size
+    if unet.config.cross_attention_dim != width:
+        raise DataError(f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}")
+    return DiffusionModel(
+        unet=unet, vae=vae, text_encoder=parts["text_encoder"], tokenizer=parts["tokenizer"], scheduler=scheduler,
+        prediction_type=prediction, latent_channels=channels, vae_factor=_vae_factor(vae.config),
+        scaling_factor=float(vae.config.scaling_factor), shift_factor=float(vae.config.get("shift_factor") or 0.0), path=path,
+    )

@@ -1,0 +1,18 @@
+"""DDIM without noise: first order, one network call a step."""
+
+from __future__ import annotations
+
+import torch
+
+from prism_fast.sampling.solvers.base import GridSolver
+
+
+class DDIM(GridSolver):
+    """``x' = α' x₀ + σ' (x - α x₀) / σ``. Reference: Song et al. 2021, eq. 12 with η = 0."""
+
+    order = 1
+
+    def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        alpha, sigma = self.grid.alphas[i], self.grid.sigmas[i]
+        noise = (latents - alpha * denoised) / sigma
+        return self.grid.alphas[i + 1] * denoised + self.grid.sigmas[i + 1] * noise

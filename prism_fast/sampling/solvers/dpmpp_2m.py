@@ -1,0 +1,41 @@
+"""DPM-Solver++(2M): second order from the last two predictions, one network call a step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from prism_fast.sampling.grid import Grid
+from prism_fast.sampling.solvers.base import GridSolver
+
+
+class DPMSolverPP2M(GridSolver):
+    """``x' = (σ'/σ) x - α' (e^{-h} - 1) D`` with ``D`` extrapolated in log-SNR.
+
+    The first step is first order, and so is the last one (to σ = 0, where the log-SNR is infinite), as in diffusers'
+    ``DPMSolverMultistepScheduler`` with ``final_sigmas_type="zero"``.
+
+    Reference: Lu et al. 2022, DPM-Solver++, algorithm 2.
+    """
+
+    order = 2
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self.previous: torch.Tensor | None = None
+
+    def _log_snr(self, i: int) -> float:
+        return math.log(self.grid.alphas[i]) - math.log(self.grid.sigmas[i])
+
+    def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        previous, self.previous = self.previous, denoised
+        if self.grid.sigmas[i + 1] == 0.0:
+            return self.grid.alphas[i + 1] * denoised
+        h = self._log_snr(i + 1) - self._log_snr(i)
+        direction = denoised
+        if previous is not None and i > 0:
+            ratio = h / (self._log_snr(i) - self._log_snr(i - 1))
+            direction = denoised + 0.5 * ratio * (denoised - previous)
+        shrink = self.grid.sigmas[i + 1] / self.grid.sigmas[i]
+        return shrink * latents - self.grid.alphas[i + 1] * math.expm1(-h) * direction

@@ -1,0 +1,23 @@
+"""Euler in the variance-exploding variable: first order, one network call a step."""
+
+from __future__ import annotations
+
+import torch
+
+from prism_fast.sampling.solvers.base import GridSolver
+
+
+class Euler(GridSolver):
+    """``y' = y + (s' - s) (y - x₀) / s`` with ``y = x / α`` and ``s = σ / α``.
+
+    On the same grid it takes the same steps as DDIM up to rounding; it is kept because users of k-diffusion expect it
+    by name. Reference: Karras et al. 2022, algorithm 1 without the correction.
+    """
+
+    order = 1
+
+    def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        alpha, after = self.grid.alphas[i], self.grid.alphas[i + 1]
+        s, s_after = self.grid.sigmas[i] / alpha, self.grid.sigmas[i + 1] / after
+        y = latents / alpha
+        return after * (y + (s_after - s) * (y - denoised) / s)

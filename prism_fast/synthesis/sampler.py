@@ -1,0 +1,158 @@
+"""Everything a worker needs to turn plan rows into samples: models loaded once, prompts embedded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from prism_engines.backends.eager import EagerEngine
+from prism_fast.config import RunConfig
+from prism_fast.errors import InputError
+from prism_fast.guidance.network import energy_gradient_engine
+from prism_fast.labels.space import load_label_space
+from prism_fast.minis.bundle import resolve
+from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
+from prism_fast.models.text import encode_prompts
+from prism_fast.sampling.grid import make_grid
+from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
+from prism_fast.synthesis.shards import Sample
+from prism_kernels import energy
+
+Row = dict[str, Any]
+
+
+class _UNet(nn.Module):
+    """``(z, t, text) -> prediction`` of a diffusers UNet."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.unet(z, t, text, return_dict=False)[0]
+        return out
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 over the names and bytes of a file, or of every file of a directory."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(file.relative_to(path if path.is_dir() else path.parent).as_posix().encode())
+        with open(file, "rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Made:
+    """Samples of one call, and the indices that were quarantined because they did not stay finite."""
+
+    samples: tuple[Sample, ...]
+    quarantined: tuple[int, ...]
+
+
+class Synthesizer:
+    """Loads a run's models and makes its samples."""
+
+    def __init__(self, config: RunConfig, model: DiffusionModel, teacher: Classifier, hashes: dict[str, str]) -> None:
+        self.config, self.model, self.teacher, self.hashes = config, model, teacher, hashes
+        self.device = torch.device(config.sampling.device)
+        self.decoder = LatentDecoder(model)
+        self.margins: dict[int, float] = {}
+        self._embeddings: dict[str, torch.Tensor] = {}
+        self.sampler = self._make_sampler()
+
+    @classmethod
+    def load(cls, config: RunConfig) -> Self:
+        """Load the configured models.
+
+        Raises:
+            DataError: a model directory is wrong. InputError: models and label space or image size do not fit.
+        """
+        paths = {p: resolve(getattr(config.models, p), p) for p in ("diffusion", "teacher")}
+        dtype = getattr(torch, config.sampling.dtype)
+        model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
+        teacher = load_classifier(paths["teacher"])
+        teacher.net.to(config.sampling.device)
+        classes = len(load_label_space(config.labels).classes)
+        if teacher.config.num_classes != classes:
+            raise InputError(
+                f"the teacher knows {teacher.config.num_classes} classes, label space {config.labels!r} has {classes}"
+            )
+        hashes = {k: content_hash(Path(p)) if Path(p).exists() else p for k, p in paths.items()}
+        return cls(config, model, teacher, hashes)
+
+    def _make_sampler(self) -> GuidedSampler:
+        sampling, factor = self.config.sampling, self.model.vae_factor
+        if sampling.height % factor or sampling.width % factor:
+            raise InputError(f"sampling.height and width must be multiples of {factor} for this model")
+        shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
+        gradient = energy_gradient_engine(self.decoder, self.teacher, self.config.guidance)
+        return GuidedSampler(
+            Engines(EagerEngine(_UNet(self.model.unet), "unet"), gradient), make_grid(self.model.scheduler, sampling.steps),
+            self.model.prediction_type, shape, self.config.seed, sampling, self.config.guidance,
+            (sampling.height, sampling.width), self.teacher.config.image_size,
+        )
+
+    def _embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
+        for prompt, embedding in zip(new, encode_prompts(new, self.model.tokenizer, self.model.text_encoder) if new else (), strict=True):
+            self._embeddings[prompt] = embedding
+        return torch.stack([self._embeddings[p] for p in prompts])
+
+    def _batch(self, rows: Sequence[Row]) -> Batch:
+        labels = [row["label"] for row in rows]
+        margins = [self.margins.get(label, float("-inf")) for label in labels]
+        return Batch(
+            indices=tuple(row["index"] for row in rows),
+            labels=torch.tensor(labels, device=self.device),
+            conditional=self._embed([row["prompt"] for row in rows]),
+            unconditional=self._embed([row["negative_prompt"] for row in rows]),
+            margins=torch.tensor(margins, device=self.device),
+        )
+
+    @torch.no_grad()
+    def make(self, rows: Sequence[Row]) -> Made:
+        """Samples of the given plan rows, ``sampling.batch_size`` at a time."""
+        samples: list[Sample] = []
+        quarantined: list[int] = []
+        size = self.config.sampling.batch_size
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            sampled = self.sampler.sample(self._batch(part), self.device)
+            made = self._finish(part, sampled)
+            samples += made.samples
+            quarantined += made.quarantined
+        return Made(tuple(samples), tuple(quarantined))
+
+    def _finish(self, rows: Sequence[Row], sampled: Sampled) -> Made:
+        images = self.decoder(sampled.latents.to(next(self.model.vae.parameters()).dtype)).float()
+        finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
+        pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
+        logits = self.teacher.logits(pixels, len(rows)).cpu()
+        labels = torch.tensor([row["label"] for row in rows])
+        free, _ = energy(logits, labels, 0.0, -1.0, 1.0)
+        before, pixels = sampled.energy_before.cpu(), pixels.cpu()
+        samples, quarantined = [], []
+        for i, row in enumerate(rows):
+            if not finite[i]:
+                quarantined.append(row["index"])
+                continue
+            meta = {
+                "index": row["index"], "label": row["label"], "class_name": row["class_name"], "prompt": row["prompt"],
+                "style": row["style"], "content": row["content"], "seed": self.config.seed,
+                "objective_before": None if before[i].isnan() else round(float(before[i]), 4),
+                "energy_after": round(float(free[i]), 4), "guided_steps": int(sampled.guided[i]),
+                "refused_gradients": int(sampled.refused[i]), "teacher_top1": int(logits[i].argmax()),
+            }
+            samples.append(Sample(row["index"], pixels[i], row["label"], logits[i], meta))
+        return Made(tuple(samples), tuple(quarantined))

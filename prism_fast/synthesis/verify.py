@@ -1,0 +1,75 @@
+"""Check a run directory: every planned index exactly once, every byte as recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_fast.errors import DataError
+from prism_fast.synthesis.rundir import RunDirectory
+from prism_fast.synthesis.shards import Record, read_record
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``problems`` is empty when the run is complete and intact."""
+
+    shards: int
+    images: int
+    quarantined: int
+    size_bytes: int
+    problems: tuple[str, ...]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_shard(folder: Path, record: Record, run_hash: str) -> list[str]:
+    name = f"{record.shard:06d}"
+    tar, index = folder / f"{name}.tar", folder / f"{name}.idx"
+    if record.run_hash != run_hash:
+        return [f"shard {name} belongs to run {record.run_hash[:12]}"]
+    if not tar.exists() or not index.exists():
+        return [f"shard {name} has a record but no {'tar' if not tar.exists() else 'index'}; delete {name}.json and run again"]
+    if tar.stat().st_size != record.size_bytes or _sha256(tar) != record.sha256:
+        return [f"{name}.tar differs from its record; delete {name}.json and run the synthesis again"]
+    return _check_members(tar, record)
+
+
+def _check_members(tar: Path, record: Record) -> list[str]:
+    with tarfile.open(tar) as archive:
+        found = sorted({int(m.name.split(".")[0]) for m in archive})
+    expected = sorted(set(range(record.first_index, record.first_index + record.planned)) - set(record.quarantined))
+    return [] if found == expected else [f"{tar.name} holds {len(found)} samples, its record says {len(expected)}"]
+
+
+def verify(path: Path) -> Verdict:
+    """Read every shard of a run directory and compare it with plan and record.
+
+    Raises:
+        DataError: ``path`` is not a run directory.
+    """
+    directory = RunDirectory(path)
+    facts = directory.facts()
+    total, size = facts["config"]["synthesis"]["images"], facts["config"]["synthesis"]["shard_size"]
+    problems: list[str] = []
+    rows = quarantined = size_bytes = 0
+    shards = -(-total // size)
+    for shard in range(shards):
+        file = directory.shards / f"{shard:06d}.json"
+        if not file.exists():
+            problems.append(f"shard {shard:06d} is missing; run the synthesis again")
+            continue
+        try:
+            record = read_record(file)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        problems += _check_shard(directory.shards, record, facts["run_hash"])
+        rows, quarantined = rows + record.rows, quarantined + len(record.quarantined)
+        size_bytes += record.size_bytes
+    return Verdict(shards, rows, quarantined, size_bytes, tuple(problems))

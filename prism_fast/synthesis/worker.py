@@ -1,0 +1,85 @@
+"""Make every shard that has no record yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_fast.config import RunConfig
+from prism_fast.errors import RunError
+from prism_fast.synthesis.calibrate import load_or_calibrate
+from prism_fast.synthesis.rundir import RunDirectory, require_free
+from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.shards import Record, commit_shard, make_record, tar_bytes
+
+#: (images finished, images planned, images a second of this process)
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a synthesis run made; ``seconds`` and ``images_per_s`` count this call's sampling alone."""
+
+    images: int
+    made_now: int
+    quarantined: int
+    seconds: float
+    images_per_s: float
+
+
+def make_shard(synthesizer: Synthesizer, directory: RunDirectory, shard: int) -> Record:
+    """Sample one shard's rows and commit it."""
+    config = synthesizer.config
+    size = config.synthesis.shard_size
+    first = shard * size
+    rows = directory.plan().slice(first, size).to_pylist()
+    start = time.monotonic()
+    made = synthesizer.make(rows)
+    tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
+    record = make_record(
+        shard, made.samples, tar, run_hash=config.run_hash(), models=synthesizer.hashes,
+        classes=synthesizer.teacher.config.num_classes, image_ext=config.synthesis.image_format, first_index=first,
+        planned=len(rows), quarantined=made.quarantined, seconds=round(time.monotonic() - start, 3),
+    )
+    commit_shard(directory.shards, record, tar, index)
+    return record
+
+
+def _check_models(directory: RunDirectory, hashes: dict[str, str]) -> None:
+    for record in directory.records().values():
+        if record.models != hashes:
+            changed = ", ".join(k for k in hashes if record.models.get(k) != hashes[k])
+            raise RunError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
+
+
+def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -> Summary:
+    """Make a whole run, or what is missing of it.
+
+    Raises:
+        InputError: bad models, or a directory of another run. RunError: the disk refused.
+    """
+    directory = RunDirectory(out)
+    total, size = config.synthesis.images, config.synthesis.shard_size
+    pixels = config.sampling.height * config.sampling.width * 3
+    require_free(out, total * (pixels + 4096))
+    synthesizer = Synthesizer.load(config)
+    directory.claim(config)
+    directory.clean_temporaries()
+    _check_models(directory, synthesizer.hashes)
+    synthesizer.margins = load_or_calibrate(synthesizer, out / "margins.json")
+    done = directory.records()
+    rows = sum(r.planned for r in done.values())
+    made, seconds = 0, 0.0
+    for shard in range(-(-total // size)):
+        if shard in done:
+            continue
+        record = make_shard(synthesizer, directory, shard)
+        made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
+        if progress:
+            progress(rows, total, made / seconds)
+    directory.finish(config)
+    records = directory.records().values()
+    return Summary(sum(r.rows for r in records), made, sum(len(r.quarantined) for r in records), seconds,
+                   made / seconds if seconds else 0.0)
