@@ -14,6 +14,10 @@ import torch
 from torch import nn
 
 
+#: A longer step is time that the process was suspended: it does not count.
+_LONGEST_STEP_S = 10.0
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long to train: ``seconds`` of wall time over all runs, and how often to save."""
@@ -68,8 +72,7 @@ class Trainer:
     def run(self, budget: Budget) -> nn.Module:
         """Train, and return the averaged model."""
         self._resume()
-        start, before = time.monotonic(), self.spent_s
-        saved = logged = start
+        last = saved = logged = time.monotonic()
         running: torch.Tensor | None = None
         while self.spent_s < budget.seconds:
             progress = self.spent_s / budget.seconds
@@ -84,7 +87,8 @@ class Trainer:
             self.steps += 1
             running = loss.detach() if running is None else running.lerp(loss.detach(), 0.02)
             now = time.monotonic()
-            self.spent_s = before + now - start
+            self.spent_s += min(now - last, _LONGEST_STEP_S)
+            last = now
             if now - logged > budget.log_every_s:
                 self.log(f"{self.path.stem}: step {self.steps}, {self.spent_s:.0f}/{budget.seconds:.0f} s, loss {running.item():.4f}")
                 logged = now
