@@ -58,6 +58,7 @@ def score_logits(logits: Tensor, labels: Tensor) -> Accuracy:
 
     Shapes:
         logits (n, classes), labels (n,) integer in 0..classes-1.
+
     Raises:
         InputError: lengths differ, nothing to score, fewer than two classes, or a label outside the classes.
     """
@@ -87,6 +88,7 @@ def evaluate_classifier(
 
     Shapes:
         images (n, 3, h, w) uint8, labels (n,).
+
     Raises:
         InputError: wrong shapes, dtypes or labels.
         RunError: the model answered with NaN or infinity.

@@ -38,6 +38,7 @@ def free_energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
     Shapes:
         logits (n, classes) -> (n,) float64.
+
     Raises:
         InputError: not a matrix, or ``temperature`` not positive.
     Reference:
@@ -56,6 +57,7 @@ def energy_histogram(energies: Mapping[str, Tensor], *, real: str | None = "real
 
     Shapes:
         every value of ``energies`` (n,), n may differ.
+
     Raises:
         InputError: no sets, an empty set, NaN or infinity, ``real`` not among the names, fewer than one bin.
     """

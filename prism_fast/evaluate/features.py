@@ -24,6 +24,7 @@ def pooled_features(
 
     Shapes:
         images (n, 3, h, w) uint8 -> (n, d) float32 on the CPU.
+
     Raises:
         InputError: the model has no ``forward_features``/``forward_head``; wrong images.
         RunError: NaN or infinite features.

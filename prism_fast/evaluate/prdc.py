@@ -52,6 +52,7 @@ def prdc(
         real (n_real, d), fake (n_fake, d).
     Dtypes:
         any floating point; distances in ``dtype``, float64 or float32. At most ``chunk_bytes`` of them at once.
+
     Raises:
         InputError: fewer than k + 1 samples in a set, different d, NaN or infinity.
     Reference:

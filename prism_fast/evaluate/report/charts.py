@@ -16,7 +16,7 @@ from prism_fast.evaluate.energies import EnergyHistogram
 from prism_fast.evaluate.report.model import Confusion, CurveChart
 
 WIDTH, HEIGHT = 420, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 12, 44
 _MAX_POINTS = 400
 _FIXED = {"guided": 1, "unguided": 2, "real": 3}
 
@@ -26,7 +26,7 @@ def color_index(name: str, position: int) -> int:
     return _FIXED.get(name.lower(), position % 6 + 1)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 7) -> list[float]:
     """About ``count`` round numbers within [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
@@ -82,16 +82,16 @@ class _Axes:
 def _svg(title: str, body: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
     label = escape(title)
     head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}"><title>{label}</title>'
-    return Markup(head + body + "</svg>")  # noqa: S704 - every text in body went through escape()
+    return Markup(head + body + "</svg>")  # every text in body went through escape()
 
 
 def histogram_svg(histogram: EnergyHistogram) -> Markup:
-    """Overlaid outlines, each set as a fraction of its own size, its median as a dashed line."""
+    """Overlaid outlines, each set in percent of its own size, its median as a dashed line."""
     edges = histogram.edges
-    shares = [[count / s.n for count in s.counts] for s in histogram.sets]
+    shares = [[100 * count / s.n for count in s.counts] for s in histogram.sets]
     top = max(max(row) for row in shares) * 1.06
     axes = _Axes((edges[0], edges[-1]), (0.0, top))
-    body = axes.frame("energy", "share of images")
+    body = axes.frame("energy", "% of images")
     for position, (one, row) in enumerate(zip(histogram.sets, shares, strict=True)):
         outline = [(edges[0], 0.0)]
         for i, share in enumerate(row):
@@ -132,8 +132,9 @@ def _finite_runs(x: Sequence[float], y: Sequence[float]) -> list[list[tuple[floa
 
 def confusion_svg(confusion: Confusion) -> Markup:
     """Rows are true classes, columns what the student said; shade is the share of the row, numbers are counts."""
-    names, cell, top = confusion.class_names, 26, 96
-    left = 12 + 7 * min(18, max(len(n) for n in names))
+    names, cell = confusion.class_names, 26
+    longest = min(18, max(len(n) for n in names))
+    left, top, right = 16 + 7 * longest, 16 + 6 * longest, 12 + 4 * longest
     size = cell * len(names)
     parts = []
     for i, row in enumerate(confusion.counts):
@@ -144,7 +145,7 @@ def confusion_svg(confusion: Confusion) -> Markup:
         total = sum(row) or 1
         for j, count in enumerate(row):
             parts.append(_cell(left + j * cell, y, cell, count, count / total, i == j))
-    return _svg(f"{confusion.title}: confusion matrix", "".join(parts), left + size + 56, top + size + 4)
+    return _svg(f"{confusion.title}: confusion matrix", "".join(parts), left + size + right, top + size + 4)
 
 
 def _cell(x: int, y: int, cell: int, count: int, share: float, right: bool) -> str:

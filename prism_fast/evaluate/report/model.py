@@ -119,6 +119,7 @@ class Picture:
 
         Shapes:
             array (h, w, 3) uint8, or tensor (3, h, w) uint8.
+
         Raises:
             InputError: another shape or dtype.
         """

@@ -60,7 +60,7 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, number=_number, short=short, source=_source, width=_width, series=color_index
+        percent=_percent, number=_number, energy=_energy, short=short, source=_source, width=_width, series=color_index
     )
     template = environment.get_template("report.html.j2")
     return template.render(
@@ -99,6 +99,11 @@ def _number(value: float | int | str) -> str:
         return "not finite"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return text.replace("-", "−")
+
+
+def _energy(value: float) -> str:
+    """Two decimals, always: energies stand under each other."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _hero(report: Report) -> list[Picture]:
@@ -151,4 +156,4 @@ def _finite(value: Any) -> Any:
 def _embedded_json(summary: Mapping[str, Any]) -> Markup:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(_finite(summary), indent=1, allow_nan=False, ensure_ascii=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704 - no markup is left in it
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # no markup is left in it
