@@ -37,7 +37,8 @@ def blob(rng: np.random.Generator, softness: float = 2.0) -> NDArray[np.uint8]:
     wobble = 0.62 + 0.12 * np.sin(rng.integers(2, 6) * np.arctan2(y, x) + rng.uniform(0, 6))
     mask = 1 / (1 + np.exp(-(wobble - np.hypot(x, y)) * 30 / softness))[..., None]
     color = rng.uniform(40, 230, 3) + 25 * (x - y)[..., None]
-    return np.clip(color * mask + 255 * (1 - mask), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(color * mask + 255 * (1 - mask), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def sample_report() -> Report:
