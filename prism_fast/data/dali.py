@@ -6,12 +6,14 @@ imported when a loader is made, never before.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from prism_fast.config import DistillConfig
 from prism_fast.data.schema import Batch, ShardSet
@@ -29,11 +31,14 @@ def _pipeline(
     std: Sequence[float],
     checkpoint: bytes | None,
 ) -> Any:
-    from nvidia.dali import fn, pipeline_def, types
+    # Untyped on purpose: DALI's annotations leave out its enums and device_id=None.
+    dali: Any = importlib.import_module("nvidia.dali")
+    fn: Any = importlib.import_module("nvidia.dali.fn")
+    types: Any = importlib.import_module("nvidia.dali.types")
 
     gpu = device.type == "cuda"
 
-    @pipeline_def(
+    @dali.pipeline_def(
         batch_size=config.batch_size,
         num_threads=min(_MAX_THREADS, len(os.sched_getaffinity(0))),
         device_id=(device.index or 0) if gpu else None,
@@ -106,7 +111,7 @@ class DaliLoader:
 
     def _tensor(self, output: Any) -> Tensor:
         # DALI reuses the buffer in the next run, hence the copy.
-        view: Tensor = torch.from_dlpack(output.as_tensor())
+        view: Tensor = from_dlpack(output.as_tensor())
         return view.to(self._device, copy=True)
 
     def state_dict(self) -> dict[str, Any]:

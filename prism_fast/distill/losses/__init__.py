@@ -15,6 +15,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, config: 
     """``(1 - label_weight) * KL + label_weight * cross-entropy``; a term of weight zero is not computed.
 
     Shapes: student and teacher (n, classes), labels (n,); the result is a scalar.
+
     Raises:
         InputError: shapes do not fit.
     Reference: Hinton et al. 2015, section 2.

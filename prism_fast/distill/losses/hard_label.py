@@ -13,6 +13,7 @@ def hard_label_loss(student: Tensor, labels: Tensor) -> Tensor:
 
     Shapes: student (n, classes), labels (n,); the result is a scalar.
     Dtypes: student any floating, computed in float32 (float64 stays float64); labels int64.
+
     Raises:
         InputError: shapes do not fit.
     """

@@ -16,6 +16,7 @@ def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     Shapes: both (n, classes); the result is a scalar.
     Dtypes: any floating; computed in float32 (float64 stays float64).
+
     Raises:
         InputError: shapes differ or are not (n, classes).
     Reference: Hinton, Vinyals, Dean 2015, Distilling the Knowledge in a Neural Network, equations 1-4.

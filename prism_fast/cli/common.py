@@ -1,0 +1,79 @@
+"""What the commands share: arguments, progress, the one-line error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigArg = Annotated[str, typer.Argument(help="Name of a bundled configuration (see 'configs') or a YAML file.")]
+OutOpt = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change one value: section.key=value. Repeatable.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_PLAIN_EVERY_S = 10.0
+
+
+def echo_json(data: object) -> None:
+    """Print one JSON document."""
+    import json
+
+    typer.echo(json.dumps(data, indent=2, default=str))
+
+
+class ProgressBars:
+    """Rich bars on a terminal, a plain line every ten seconds elsewhere; both on standard error."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Callable[[int, int, float], None]]:
+        """Show one phase; the yielded function takes (done, total, value)."""
+        if sys.stderr.isatty():
+            with self._bar(name) as update:
+                yield update
+        else:
+            yield self._lines(name)
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Callable[[int, int, float], None]]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[value]}"),
+                   TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(name, total=None, value="")
+            yield lambda done, total, value: bars.update(task, completed=done, total=total, value=f"{value:.3g}")
+
+    @staticmethod
+    def _lines(name: str) -> Callable[[int, int, float], None]:
+        shown = -_PLAIN_EVERY_S
+
+        def update(done: int, total: int, value: float) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown >= _PLAIN_EVERY_S or done == total:
+                typer.echo(f"{name}: {done}/{total} ({value:.3g})", err=True)
+                shown = now
+
+        return update
+
+
+def prepare() -> None:
+    """Threads, and the silence of libraries that print while loading."""
+    import logging
+
+    from prism_fast.demo import set_threads
+
+    set_threads()
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    logging.captureWarnings(True)

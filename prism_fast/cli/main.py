@@ -1,0 +1,47 @@
+"""The command line: parses, calls, prints. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from prism_fast.cli.configs import configs
+from prism_fast.cli.demo import demo
+from prism_fast.cli.distill import distill
+from prism_fast.cli.doctor import doctor
+from prism_fast.cli.evaluate import evaluate
+from prism_fast.cli.minis import app as minis
+from prism_fast.cli.prompts import prompts
+from prism_fast.cli.report import report
+from prism_fast.cli.synthesize import synthesize
+from prism_fast.cli.verify import verify
+from prism_fast.errors import PrismError
+
+app = typer.Typer(
+    name="prism-fast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Distil a classifier without its data: energy-guided synthesis, then a student.",
+)
+for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, doctor):
+    app.command()(_command)
+app.add_typer(minis, name="minis")
+
+
+@app.callback()
+def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+    """Options of every command; ``--debug`` is read by :func:`main`."""
+
+
+def main() -> None:
+    """Entry point: an expected error becomes one line and its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except PrismError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what is finished is kept, the same command goes on", err=True)
+        sys.exit(130)
