@@ -38,7 +38,7 @@ def _pipeline(
 
     gpu = device.type == "cuda"
 
-    @dali.pipeline_def(
+    @dali.pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=config.batch_size,
         num_threads=min(_MAX_THREADS, len(os.sched_getaffinity(0))),
         device_id=(device.index or 0) if gpu else None,
