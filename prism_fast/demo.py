@@ -78,11 +78,14 @@ def train_students(config: RunConfig, out: Path, names: tuple[str, ...], bars: B
     return students
 
 
-def _measure(config: RunConfig, out: Path, real: RealSets, networks: dict[str, Classifier], rates: dict[str, float]) -> Evaluation:
+def _measure(
+    config: RunConfig, out: Path, real: RealSets, networks: dict[str, Classifier], rates: dict[str, float]
+) -> Evaluation:
     size, k = config.evaluate.batch_size, config.evaluate.neighbours
     scores: list[Scored] = [
         score(name, network, test_set, pictures, size)
-        for test_set, pictures in real.tests.items() for name, network in networks.items()
+        for test_set, pictures in real.tests.items()
+        for name, network in networks.items()
     ]
     judge = efficientnet_lite(1, _FEATURE_SIZE)
     known = real.tests[KNOWN].images
@@ -91,8 +94,12 @@ def _measure(config: RunConfig, out: Path, real: RealSets, networks: dict[str, C
         measure_set(name, read_samples(out / name), reference, judge, k, size, rate) for name, rate in rates.items()
     ]
     energies = free_energy(networks["teacher"].logits(known))
-    return Evaluation(scores=tuple(scores), sets=tuple(sets), real_energies=tuple(energies.tolist()),
-                      features="EfficientNet-Lite1, ImageNet weights, 128 px")
+    return Evaluation(
+        scores=tuple(scores),
+        sets=tuple(sets),
+        real_energies=tuple(energies.tolist()),
+        features="EfficientNet-Lite1, ImageNet weights, 128 px",
+    )
 
 
 def _mean(values: tuple[float, ...]) -> float:
@@ -111,12 +118,22 @@ def summarize(evaluation: Evaluation, wall_s: float) -> dict[str, Any]:
         for suffix, test_set in (("", KNOWN), ("_generator_styles", GENERATOR_ONLY), ("_domain_shift", SHIFT)):
             tops[f"student_top1_{key}{suffix}"] = evaluation.top1(key, test_set)
     return {
-        "images": guided.images, "images_per_s": guided.images_per_s, "images_per_s_unguided": unguided.images_per_s, **tops,
-        "energy_guided": _mean(guided.energies), "energy_unguided": _mean(unguided.energies),
+        "images": guided.images,
+        "images_per_s": guided.images_per_s,
+        "images_per_s_unguided": unguided.images_per_s,
+        **tops,
+        "energy_guided": _mean(guided.energies),
+        "energy_unguided": _mean(unguided.energies),
         "energy_real": _mean(evaluation.real_energies),
-        "agreement_guided": guided.agreement, "agreement_unguided": unguided.agreement,
-        "precision": guided.precision, "recall": guided.recall, "density": guided.density, "coverage": guided.coverage,
-        "precision_unguided": unguided.precision, "recall_unguided": unguided.recall, "wall_s": wall_s,
+        "agreement_guided": guided.agreement,
+        "agreement_unguided": unguided.agreement,
+        "precision": guided.precision,
+        "recall": guided.recall,
+        "density": guided.density,
+        "coverage": guided.coverage,
+        "precision_unguided": unguided.precision,
+        "recall_unguided": unguided.recall,
+        "wall_s": wall_s,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
     }
@@ -141,11 +158,13 @@ def run_demo(config: RunConfig, out: Path, bars: Bars) -> dict[str, Any]:
     for name, settings in (("guided", config), ("unguided", without_guidance(config))):
         with bars.phase(f"synthesize {name} images") as progress:
             synthesize(settings, out / name, progress)
-        records = [r for r in _records(out / name)]
+        records = _records(out / name)
         rates[name] = sum(r.planned for r in records) / sum(r.seconds for r in records)
     teacher = load_classifier(resolve(config.models.teacher, "teacher"))
     real = real_sets()
-    write_pictures(out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size)
+    write_pictures(
+        out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
+    )
     students = train_students(config, out, STUDENTS, bars)
     evaluation = _measure(config, out, real, {"teacher": teacher, **students}, rates)
     _write(out / "evaluation.json", evaluation.model_dump_json())

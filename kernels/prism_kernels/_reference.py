@@ -23,8 +23,12 @@ def rms(x: torch.Tensor) -> torch.Tensor:
 
 
 def guided_step(
-    denoised: torch.Tensor, gradient: torch.Tensor, correction_rms: torch.Tensor, active: torch.Tensor,
-    scale: float, max_gradient_rms: float,
+    denoised: torch.Tensor,
+    gradient: torch.Tensor,
+    correction_rms: torch.Tensor,
+    active: torch.Tensor,
+    scale: float,
+    max_gradient_rms: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See :func:`prism_kernels.guided_step.guided_step`."""
     size = rms(gradient)

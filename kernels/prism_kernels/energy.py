@@ -23,7 +23,9 @@ def energy(
     Reference: Liu et al. 2020, "Energy-based Out-of-distribution Detection", eq. 4.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
-        raise KernelInputError(f"energy: expected logits (n, k), labels (n,); got {tuple(logits.shape)}, {tuple(labels.shape)}")
+        raise KernelInputError(
+            f"energy: expected logits (n, k), labels (n,); got {tuple(logits.shape)}, {tuple(labels.shape)}"
+        )
     if labels.dtype != torch.int64 or not logits.is_floating_point():
         raise KernelInputError(f"energy: expected floating logits and int64 labels; got {logits.dtype}, {labels.dtype}")
     if not temperature > 0:

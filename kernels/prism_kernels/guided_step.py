@@ -18,8 +18,12 @@ class GuidedStep(NamedTuple):
 
 
 def guided_step(
-    denoised: torch.Tensor, gradient: torch.Tensor, correction_rms: torch.Tensor, active: torch.Tensor,
-    scale: float, max_gradient_rms: float = 1e4,
+    denoised: torch.Tensor,
+    gradient: torch.Tensor,
+    correction_rms: torch.Tensor,
+    active: torch.Tensor,
+    scale: float,
+    max_gradient_rms: float = 1e4,
 ) -> GuidedStep:
     """``denoised - rho · g`` with ``rho = scale · correction_rms / rms(g)`` for active samples.
 

@@ -10,7 +10,8 @@ from prism_fast.cli.common import JsonOpt, echo_json
 
 
 def configs(
-    name: Annotated[str | None, typer.Argument(help="Print this configuration in full.")] = None, json_output: JsonOpt = False
+    name: Annotated[str | None, typer.Argument(help="Print this configuration in full.")] = None,
+    json_output: JsonOpt = False,
 ) -> None:
     """List the bundled configurations, or print one."""
     from prism_fast.config import bundled_configs, load_config

@@ -11,8 +11,12 @@ from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetO
 
 
 def distill(
-    config: ConfigArg, run: Annotated[Path, typer.Option("--run", help="Directory that 'synthesize' wrote.")], out: OutOpt,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu", set_: SetOpt = None, json_output: JsonOpt = False,
+    config: ConfigArg,
+    run: Annotated[Path, typer.Option("--run", help="Directory that 'synthesize' wrote.")],
+    out: OutOpt,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    set_: SetOpt = None,
+    json_output: JsonOpt = False,
 ) -> None:
     """Train a student on a synthesized dataset; the same command goes on after an interruption."""
     from prism_fast.config import load_config
@@ -31,9 +35,22 @@ def distill(
         classifier = load_classifier(resolve(settings.models.teacher, "teacher"))
         teacher, mean, std = classifier.net.to(device), classifier.config.mean, classifier.config.std
     with ProgressBars().phase("distill") as progress:
-        result = train(settings.distill, shards, out, teacher=teacher, mean=mean, std=std, device=device, progress=progress)
+        result = train(
+            settings.distill, shards, out, teacher=teacher, mean=mean, std=std, device=device, progress=progress
+        )
     if json_output:
-        echo_json({"student": str(result.student), "steps": result.steps, "loss": result.loss, "agreement": result.agreement,
-                   "images_per_s": result.images_per_s, "resumed_from": result.resumed_from})
+        echo_json(
+            {
+                "student": str(result.student),
+                "steps": result.steps,
+                "loss": result.loss,
+                "agreement": result.agreement,
+                "images_per_s": result.images_per_s,
+                "resumed_from": result.resumed_from,
+            }
+        )
     else:
-        typer.echo(f"student in {result.student}: loss {result.loss:.3f}, agrees with the teacher on {100 * result.agreement:.1f} %")
+        typer.echo(
+            f"student in {result.student}: loss {result.loss:.3f}, "
+            f"agrees with the teacher on {100 * result.agreement:.1f} %"
+        )

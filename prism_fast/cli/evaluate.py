@@ -11,9 +11,14 @@ from prism_fast.cli.common import JsonOpt, echo_json, prepare
 
 
 def evaluate(
-    classifier: Annotated[str, typer.Argument(help="Classifier directory, timm model name, or 'minis' for the bundled teacher.")],
-    pictures: Annotated[str, typer.Option("--pictures", help="ImageFolder directory, or 'minis' for the bundled test sets.")] = "minis",
-    batch_size: int = 128, json_output: JsonOpt = False,
+    classifier: Annotated[
+        str, typer.Argument(help="Classifier directory, timm model name, or 'minis' for the bundled teacher.")
+    ],
+    pictures: Annotated[
+        str, typer.Option("--pictures", help="ImageFolder directory, or 'minis' for the bundled test sets.")
+    ] = "minis",
+    batch_size: int = 128,
+    json_output: JsonOpt = False,
 ) -> None:
     """Top-1 and top-5 on real pictures."""
     prepare()
@@ -24,11 +29,15 @@ def evaluate(
     from prism_fast.models.classifier import load_classifier
 
     network = load_classifier(resolve(classifier, "teacher"))
-    sets = real_sets().tests if pictures == "minis" else {pictures: load_folder(Path(pictures), network.config.image_size)}
+    sets = (
+        real_sets().tests if pictures == "minis" else {pictures: load_folder(Path(pictures), network.config.image_size)}
+    )
     found = [score(classifier, network, name, images, batch_size) for name, images in sets.items()]
     if json_output:
         echo_json([s.model_dump(exclude={"confusion"}) for s in found])
         return
     for s in found:
-        typer.echo(f"{s.test_set}: top-1 {100 * s.top1:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}], "
-                   f"top-5 {100 * s.top5:.1f} %, {s.n} pictures")
+        typer.echo(
+            f"{s.test_set}: top-1 {100 * s.top1:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}], "
+            f"top-5 {100 * s.top5:.1f} %, {s.n} pictures"
+        )

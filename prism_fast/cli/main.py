@@ -19,7 +19,10 @@ from prism_fast.cli.verify import verify
 from prism_fast.errors import PrismError
 
 app = typer.Typer(
-    name="prism-fast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="prism-fast",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Distil a classifier without its data: energy-guided synthesis, then a student.",
 )
 for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, doctor):

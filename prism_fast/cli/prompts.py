@@ -15,7 +15,8 @@ def prompts(
     out: Annotated[Path | None, typer.Option("--out", help="Write the whole plan to this Parquet file.")] = None,
     images: Annotated[int | None, typer.Option("--images", help="Number of rows.")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="Show this class only.")] = None,
-    set_: SetOpt = None, json_output: JsonOpt = False,
+    set_: SetOpt = None,
+    json_output: JsonOpt = False,
 ) -> None:
     """Show or write the plan: one prompt a sample."""
     from prism_fast.config import load_config

@@ -10,9 +10,13 @@ from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetO
 
 
 def synthesize(
-    config: ConfigArg, out: OutOpt,
-    images: Annotated[int | None, typer.Option("--images", help="Number of images; overrides the configuration.")] = None,
-    set_: SetOpt = None, json_output: JsonOpt = False,
+    config: ConfigArg,
+    out: OutOpt,
+    images: Annotated[
+        int | None, typer.Option("--images", help="Number of images; overrides the configuration.")
+    ] = None,
+    set_: SetOpt = None,
+    json_output: JsonOpt = False,
 ) -> None:
     """Make a labelled dataset; the same command goes on after an interruption."""
     from prism_fast.config import load_config
@@ -29,5 +33,7 @@ def synthesize(
     if json_output:
         echo_json({**asdict(summary), "out": str(out), "run_hash": settings.run_hash()})
     else:
-        typer.echo(f"{summary.images} images in {out} ({summary.made_now} made now, {summary.images_per_s:.2f} a second, "
-                   f"{summary.quarantined} quarantined)")
+        typer.echo(
+            f"{summary.images} images in {out} ({summary.made_now} made now, {summary.images_per_s:.2f} a second, "
+            f"{summary.quarantined} quarantined)"
+        )

@@ -22,7 +22,9 @@ def verify(run: Annotated[Path, typer.Argument(help="Run directory.")], json_out
     else:
         for problem in verdict.problems:
             typer.echo(f"error: {problem}", err=True)
-        typer.echo(f"{verdict.images} images in {verdict.shards} shards, {verdict.size_bytes / 1e6:.1f} MB, "
-                   f"{verdict.quarantined} quarantined, {len(verdict.problems)} problems")
+        typer.echo(
+            f"{verdict.images} images in {verdict.shards} shards, {verdict.size_bytes / 1e6:.1f} MB, "
+            f"{verdict.quarantined} quarantined, {len(verdict.problems)} problems"
+        )
     if verdict.problems:
         raise typer.Exit(1)

@@ -74,7 +74,7 @@ def energy_histogram(energies: Mapping[str, Tensor], *, real: str | None = "real
 
 
 def _describe(name: str, energy: Tensor, edges: Tensor, reference: Tensor | None) -> EnergySet:
-    from scipy.stats import wasserstein_distance  # type: ignore[import-untyped]
+    from scipy.stats import wasserstein_distance
 
     counts = torch.histogram(energy, edges).hist.long()
     distance = None if reference is None else float(wasserstein_distance(energy.numpy(), reference.numpy()))

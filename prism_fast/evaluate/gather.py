@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from prism_fast.errors import DataError
-from prism_fast.evaluate.comparison import Evaluation, load_evaluation
+from prism_fast.evaluate.comparison import Evaluation, Scored, load_evaluation
 from prism_fast.evaluate.energies import energy_histogram
 from prism_fast.evaluate.report import (
     ClassAccuracy,
@@ -49,7 +49,7 @@ def _grids(samples: list[Sample]) -> tuple[ImageGrid, ...]:
 
 
 def _pairs(unguided: list[Sample], guided: list[Sample]) -> tuple[GuidancePair, ...]:
-    """Same index, same noise, same prompt: the pairs whose energy fell, evenly over the run, none picked by hand."""
+    """Same index, same noise, same prompt: pairs spaced evenly over the run, none picked by hand."""
     before = {s.index: s for s in unguided}
     both = [(before[s.index], s) for s in guided if s.index in before]
     step = max(1, len(both) // PAIRS)
@@ -77,35 +77,22 @@ def _curves(students: Path) -> tuple[CurveChart, ...]:
     return tuple(charts)
 
 
+_ROLES: dict[str, Literal["student", "teacher"]] = {"guided": "student", "teacher": "teacher"}
+_HEADLINE = (
+    "images", "images_per_s", "energy_guided", "energy_unguided", "energy_real", "precision", "recall",
+    "precision_unguided", "recall_unguided",
+)  # fmt: skip
+
+
+def _score(s: Scored) -> Score:
+    name = STUDENT_NAMES.get(s.network, s.network)
+    return Score(name, s.top1, s.low, s.high, _ROLES.get(s.network, "baseline"), s.test_set)
+
+
 def _headline(evaluation: Evaluation | None, summary: dict[str, Any]) -> Headline:
-    roles = {"guided": "student", "teacher": "teacher"}
-    scores = (
-        tuple(
-            Score(
-                STUDENT_NAMES.get(s.network, s.network),
-                s.top1,
-                s.low,
-                s.high,
-                roles.get(s.network, "baseline"),
-                s.test_set,
-            )  # type: ignore[arg-type]
-            for s in sorted(evaluation.scores, key=lambda s: (s.test_set != KNOWN, s.network != "guided"))
-        )
-        if evaluation
-        else ()
-    )
-    names = (
-        "images",
-        "images_per_s",
-        "energy_guided",
-        "energy_unguided",
-        "energy_real",
-        "precision",
-        "recall",
-        "precision_unguided",
-        "recall_unguided",
-    )
-    return Headline(scores=scores, **{n: summary.get(n) for n in names})
+    scores = evaluation.scores if evaluation else ()
+    ordered = sorted(scores, key=lambda s: (s.test_set != KNOWN, s.test_set, s.network != "guided"))
+    return Headline(scores=tuple(map(_score, ordered)), **{n: summary.get(n) for n in _HEADLINE})
 
 
 def _classes(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[tuple[ClassAccuracy, ...], Confusion | None]:
@@ -152,7 +139,7 @@ def _numbers(evaluation: Evaluation) -> tuple[NumberRow, ...]:
 
 
 def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
-    sampling, guidance = config["sampling"], config["guidance"]
+    sampling, guidance, student = config["sampling"], config["guidance"], config["distill"]
     return (
         Fact("configuration", config["name"]),
         Fact("run", run_hash[:16]),
@@ -165,7 +152,7 @@ def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
         ),
         Fact(
             "student",
-            f"{config['distill']['student']} at {config['distill']['image_size']} px, {config['distill']['steps']} steps",
+            f"{student['student']} at {student['image_size']} px, {student['steps']} steps",
         ),
     )
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def class_margins(
-    energies: torch.Tensor, labels: torch.Tensor, quantile: float, minimum: int = 8
-) -> dict[int, float]:
+def class_margins(energies: torch.Tensor, labels: torch.Tensor, quantile: float, minimum: int = 8) -> dict[int, float]:
     """Quantile of the energies of unguided samples, per class; a class with too few samples gets the overall one.
 
     Shapes: energies (n,), labels (n,). Never computed from real data.

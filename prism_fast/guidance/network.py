@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
+from prism_engines.backends.eager import EagerGradientEngine, EnergyAndCotangent
+from prism_kernels import energy
 from torch import nn
 
-from prism_engines.backends.eager import EagerGradientEngine, EnergyAndCotangent
 from prism_fast.config import GuidanceConfig
 from prism_fast.guidance.objectives import objective_of
 from prism_fast.guidance.view import apply_view
 from prism_fast.models.classifier import Classifier
-from prism_kernels import energy
 
 
 class LatentClassifier(nn.Module):
@@ -21,6 +21,7 @@ class LatentClassifier(nn.Module):
         self.decoder, self.net, self.teacher = decoder, teacher.net, teacher
 
     def forward(self, latents: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Logits of the decoded, viewed, normalised image."""
         logits: torch.Tensor = self.net(self.teacher.normalise(apply_view(self.decoder(latents), rows, columns)))
         return logits
 

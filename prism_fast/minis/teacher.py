@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +14,21 @@ from torchvision.transforms import v2
 
 from prism_fast.minis.efficientnet import efficientnet_lite
 from prism_fast.minis.pictures import Pictures
-from prism_fast.models.classifier import Classifier, save_classifier
+from prism_fast.models.classifier import Classifier, load_classifier, save_classifier
 
 SIZE, BATCH, EPOCHS, HEAD_EPOCHS = 128, 32, 14, 4
 
 
 def _augment() -> v2.Transform:
-    return v2.Compose([
-        v2.RandomResizedCrop(SIZE, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(),
-        v2.RandomAffine(10, translate=(0.05, 0.05), fill=1.0), v2.ColorJitter(0.3, 0.3, 0.3, 0.05), v2.RandomGrayscale(0.1),
-    ])
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, scale=(0.5, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(10, translate=(0.05, 0.05), fill=1.0),
+            v2.ColorJitter(0.3, 0.3, 0.3, 0.05),
+            v2.RandomGrayscale(0.1),
+        ]
+    )
 
 
 def accuracy(teacher: Classifier, pictures: Pictures) -> float:
@@ -43,7 +49,8 @@ def train_teacher(train: Pictures, val: Pictures, out: Path, log: Callable[[str]
     """Head first, then everything; the weight average of the best epoch on ``val`` is written to ``out``."""
     torch.manual_seed(0)
     teacher = efficientnet_lite(0, SIZE, int(train.labels.max()) + 1)
-    net, augment = teacher.net, _augment()
+    net: Any = teacher.net
+    augment = _augment()
     head = list(net.get_classifier().parameters())
     body = [p for p in net.parameters() if all(p is not h for h in head)]
     optimizer = torch.optim.AdamW([{"params": head, "lr": 3e-3}, {"params": body, "lr": 3e-4}], weight_decay=0.02)
@@ -70,6 +77,5 @@ def train_teacher(train: Pictures, val: Pictures, out: Path, log: Callable[[str]
         if score > best:
             best = score
             save_classifier(copy.deepcopy(average.module), teacher.config, out, torch.float16)
-    from prism_fast.models.classifier import load_classifier
 
     return load_classifier(str(out))

@@ -55,8 +55,14 @@ def build_text_encoder(out: Path, texts: Sequence[str]) -> tuple[BertModel, Bert
     places = model.embeddings.position_embeddings.weight.data[:POSITIONS].clone()
     model.embeddings.word_embeddings = nn.Embedding.from_pretrained(words, padding_idx=0)
     model.embeddings.position_embeddings = nn.Embedding.from_pretrained(places)
-    model.config.update({"num_hidden_layers": LAYERS, "vocab_size": len(keep), "max_position_embeddings": POSITIONS,
-                         "use_attention_mask": True})
+    model.config.update(
+        {
+            "num_hidden_layers": LAYERS,
+            "vocab_size": len(keep),
+            "max_position_embeddings": POSITIONS,
+            "use_attention_mask": True,
+        }
+    )
     (out / "tokenizer").mkdir(parents=True, exist_ok=True)
     vocabulary_file = out / "tokenizer" / "vocab.txt"
     vocabulary_file.write_text("\n".join(vocabulary[i] for i in keep) + "\n")

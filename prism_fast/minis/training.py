@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 #: A longer step is time that the process was suspended: it does not count.
 _LONGEST_STEP_S = 10.0
 
@@ -44,18 +43,36 @@ class Trainer:
         ema: decay of the weight average, kept in ``average``.
     """
 
-    def __init__(self, model: nn.Module, step: Callable[[float], torch.Tensor], lr: float, path: Path,
-                 ema: float = 0.999, log: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        step: Callable[[float], torch.Tensor],
+        lr: float,
+        path: Path,
+        ema: float = 0.999,
+        log: Callable[[str], None] = print,
+    ) -> None:
         self.model, self.step, self.lr, self.path, self.log = model, step, lr, path, log
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99))
-        self.average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema))
+        self.average = torch.optim.swa_utils.AveragedModel(
+            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
+        )
         self.spent_s, self.steps = 0.0, 0
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
-        torch.save({"model": self.model.state_dict(), "average": self.average.state_dict(), "steps": self.steps,
-                    "optimizer": self.optimizer.state_dict(), "spent_s": self.spent_s, "rng": torch.get_rng_state()}, temporary)
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "steps": self.steps,
+                "optimizer": self.optimizer.state_dict(),
+                "spent_s": self.spent_s,
+                "rng": torch.get_rng_state(),
+            },
+            temporary,
+        )
         os.replace(temporary, self.path)
 
     def _resume(self) -> None:
@@ -90,7 +107,8 @@ class Trainer:
             self.spent_s += min(now - last, _LONGEST_STEP_S)
             last = now
             if now - logged > budget.log_every_s:
-                self.log(f"{self.path.stem}: step {self.steps}, {self.spent_s:.0f}/{budget.seconds:.0f} s, loss {running.item():.4f}")
+                spent = f"{self.spent_s:.0f}/{budget.seconds:.0f} s"
+                self.log(f"{self.path.stem}: step {self.steps}, {spent}, loss {running.item():.4f}")
                 logged = now
             if now - saved > budget.save_every_s:
                 self._save()

@@ -34,16 +34,28 @@ CAPTIONS = (
 def make_unet() -> UNet2DConditionModel:
     """Untrained UNet for 8×8×16 latents, cross-attention at both levels."""
     return UNet2DConditionModel(
-        sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(128, 192),
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        layers_per_block=1, cross_attention_dim=384, attention_head_dim=2, norm_num_groups=16,
+        sample_size=8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(128, 192),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=1,
+        cross_attention_dim=384,
+        attention_head_dim=2,
+        norm_num_groups=16,
     )
 
 
 def make_scheduler() -> DDIMScheduler:
     """Cosine noise schedule, v-prediction."""
-    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-                         set_alpha_to_one=True, timestep_spacing="trailing")
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
 
 
 def captions_of(pictures: Pictures) -> list[list[str]]:
@@ -59,12 +71,18 @@ def captions_of(pictures: Pictures) -> list[list[str]]:
 def encode_pictures(vae: AutoencoderDC, pictures: Pictures) -> torch.Tensor:
     """Scaled latents of each picture: (n, 16, 8, 8). Mirror images would double what this small model must learn."""
     x = pictures.images.float() / 127.5 - 1
-    return torch.cat([vae.encode(part).latent for part in x.split(128)]) * vae.config.scaling_factor
+    latents = torch.cat([vae.encode(part).latent for part in x.split(128)])
+    return latents * float(vae.config.scaling_factor)
 
 
 def train_unet(
-    latents: torch.Tensor, captions: list[list[str]], tokenizer: PreTrainedTokenizerBase, text_encoder: nn.Module,
-    work: Path, budget: Budget, log: Callable[[str], None] = print,
+    latents: torch.Tensor,
+    captions: list[list[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: nn.Module,
+    work: Path,
+    budget: Budget,
+    log: Callable[[str], None] = print,
 ) -> UNet2DConditionModel:
     """Train on latents (n, c, h, w) and their captions; return the averaged UNet."""
     torch.manual_seed(0)

@@ -67,9 +67,7 @@ def _build(config: ClassifierConfig, where: str, **extra: Any) -> nn.Module:
 def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: torch.dtype = torch.float32) -> Path:
     """Write ``config.json`` and ``model.safetensors``; integer buffers keep their type."""
     out.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in net.state_dict().items()
-    }
+    state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in net.state_dict().items()}
     save_file(state, out / "model.safetensors")
     (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
     return out
@@ -89,7 +87,9 @@ def _from_directory(path: Path) -> Classifier:
     try:
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except RuntimeError as error:
-        raise DataError(f"{path}: weights do not fit {config.architecture}: {str(error).splitlines()[1].strip()}") from error
+        raise DataError(
+            f"{path}: weights do not fit {config.architecture}: {str(error).splitlines()[1].strip()}"
+        ) from error
     return Classifier(net.eval().requires_grad_(False), config)
 
 
@@ -108,8 +108,15 @@ def load_classifier(name_or_path: str) -> Classifier:
     try:
         net: nn.Module = timm.create_model(name_or_path, pretrained=True).eval().requires_grad_(False)
     except Exception as error:  # hub and network errors of several libraries
-        raise InputError(f"timm could not get pretrained weights of {name_or_path!r}; give a directory instead") from error
+        raise InputError(
+            f"timm could not get pretrained weights of {name_or_path!r}; give a directory instead"
+        ) from error
     data = timm.data.resolve_model_data_config(net)
-    config = ClassifierConfig(architecture=name_or_path, num_classes=net.num_classes, image_size=data["input_size"][1],
-                              mean=data["mean"], std=data["std"])
+    config = ClassifierConfig(
+        architecture=name_or_path,
+        num_classes=net.num_classes,
+        image_size=data["input_size"][1],
+        mean=data["mean"],
+        std=data["std"],
+    )
     return Classifier(net, config)

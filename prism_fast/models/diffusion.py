@@ -38,9 +38,11 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__()
-        self.vae, self.scale, self.shift = model.vae, model.scaling_factor, model.shift_factor
+        self.vae: Any = model.vae
+        self.scale, self.shift = model.scaling_factor, model.shift_factor
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """The decoded image; the clamp stops gradients only outside of [0, 1]."""
         image: torch.Tensor = self.vae.decode(latents / self.scale + self.shift, return_dict=False)[0]
         return (image * 0.5 + 0.5).clamp(0, 1)
 
@@ -98,15 +100,27 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
     unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
     channels = vae.config.latent_channels
     if unet.config.in_channels != channels:
-        raise DataError(f"{path}: the UNet takes {unet.config.in_channels} channels but the autoencoder gives {channels}")
+        raise DataError(
+            f"{path}: the UNet takes {unet.config.in_channels} channels but the autoencoder gives {channels}"
+        )
     prediction = scheduler.config.prediction_type
     if prediction not in _PREDICTIONS:
         raise DataError(f"{path}/scheduler predicts {prediction!r}; supported: {', '.join(_PREDICTIONS)}")
     width = parts["text_encoder"].config.hidden_size
     if unet.config.cross_attention_dim != width:
-        raise DataError(f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}")
+        raise DataError(
+            f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}"
+        )
     return DiffusionModel(
-        unet=unet, vae=vae, text_encoder=parts["text_encoder"], tokenizer=parts["tokenizer"], scheduler=scheduler,
-        prediction_type=prediction, latent_channels=channels, vae_factor=_vae_factor(vae.config),
-        scaling_factor=float(vae.config.scaling_factor), shift_factor=float(vae.config.get("shift_factor") or 0.0), path=path,
+        unet=unet,
+        vae=vae,
+        text_encoder=parts["text_encoder"],
+        tokenizer=parts["tokenizer"],
+        scheduler=scheduler,
+        prediction_type=prediction,
+        latent_channels=channels,
+        vae_factor=_vae_factor(vae.config),
+        scaling_factor=float(vae.config.scaling_factor),
+        shift_factor=float(vae.config.get("shift_factor") or 0.0),
+        path=path,
     )

@@ -25,8 +25,11 @@ def encode_prompts(
     parts = []
     for start in range(0, len(prompts), batch_size):
         tokens = tokenizer(
-            list(prompts[start : start + batch_size]), padding="max_length", truncation=True,
-            max_length=tokenizer.model_max_length, return_tensors="pt",
+            list(prompts[start : start + batch_size]),
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
         ).to(device)
         mask = tokens.attention_mask if getattr(config, "use_attention_mask", False) else None
         parts.append(encoder(tokens.input_ids, attention_mask=mask)[0])

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-
 from prism_engines.base import Engine
+from prism_kernels import guided_step
+
 from prism_fast.config import GuidanceConfig, SamplingConfig
 from prism_fast.guidance.view import view_matrices
 from prism_fast.sampling.grid import Grid
 from prism_fast.sampling.noise import initial_latents, view_draws
 from prism_fast.sampling.solvers import make_solver
-from prism_kernels import guided_step
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,16 @@ class GuidedSampler:
     """Sampling with fixed networks, grid and settings."""
 
     def __init__(
-        self, engines: Engines, grid: Grid, prediction_type: str, latent_shape: tuple[int, int, int], seed: int,
-        sampling: SamplingConfig, guidance: GuidanceConfig, image_size: tuple[int, int], teacher_size: int,
+        self,
+        engines: Engines,
+        grid: Grid,
+        prediction_type: str,
+        latent_shape: tuple[int, int, int],
+        seed: int,
+        sampling: SamplingConfig,
+        guidance: GuidanceConfig,
+        image_size: tuple[int, int],
+        teacher_size: int,
     ) -> None:
         self.engines, self.grid, self.prediction_type, self.latent_shape = engines, grid, prediction_type, latent_shape
         self.seed, self.sampling, self.guidance = seed, sampling, guidance
@@ -92,8 +100,11 @@ class GuidedSampler:
     def views(self, batch: Batch, i: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """This step's random view of each sample."""
         rows, columns = view_matrices(
-            view_draws(self.seed, batch.indices, i), self.guidance.view_scale, self.guidance.view_flip,
-            self.image_size, self.teacher_size,
+            view_draws(self.seed, batch.indices, i),
+            self.guidance.view_scale,
+            self.guidance.view_flip,
+            self.image_size,
+            self.teacher_size,
         )
         return rows.to(device), columns.to(device)
 
@@ -130,8 +141,9 @@ class GuidedSampler:
                 if i == self.guided_steps.start:
                     before = energy
                 active = energy > batch.margins
-                step = guided_step(denoised, gradient, correction_rms, active, self.guidance.scale,
-                                   self.guidance.max_gradient_rms)
+                step = guided_step(
+                    denoised, gradient, correction_rms, active, self.guidance.scale, self.guidance.max_gradient_rms
+                )
                 denoised = step.denoised
                 guided += active & step.healthy
                 refused += ~step.healthy

@@ -1,7 +1,7 @@
 """Counter-based random numbers: each is a function of (seed, sample index, step, stream) and of nothing else.
 
-Philox 4×64 (Salmon et al. 2011) gives the bits; Box–Muller in float64 gives normals. NumPy's own normal generator is not
-used because its stream may change between versions; the raw bits may not.
+Philox 4×64 (Salmon et al. 2011) gives the bits; Box–Muller in float64 gives normals. NumPy's own normal generator is
+not used because its stream may change between versions; the raw bits may not.
 """
 
 from __future__ import annotations

@@ -12,10 +12,17 @@ from prism_fast.errors import ConfigError
 from prism_fast.labels.space import LabelSpace, load_label_space
 from prism_fast.prompts.select import plan_row
 
-SCHEMA = pa.schema([
-    ("index", pa.int64()), ("label", pa.int32()), ("class_name", pa.string()), ("prompt", pa.string()),
-    ("style", pa.string()), ("content", pa.string()), ("negative_prompt", pa.string()),
-])
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("prompt", pa.string()),
+        ("style", pa.string()),
+        ("content", pa.string()),
+        ("negative_prompt", pa.string()),
+    ]
+)
 
 
 def _rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> pa.Table:

@@ -22,11 +22,18 @@ def write_pictures(
     for shard in shards:
         first = shard * shard_size
         rows = range(first, min(first + shard_size, len(images)))
-        samples = [
-            Sample(i, images[i], int(labels[i]), logits[i], {"index": i, "label": int(labels[i])}) for i in rows
-        ]
+        samples = [Sample(i, images[i], int(labels[i]), logits[i], {"index": i, "label": int(labels[i])}) for i in rows]
         tar, index = tar_bytes(samples, "png", 95)
-        record = make_record(shard, samples, tar, run_hash=run_hash, models={}, classes=logits.shape[1],
-                             image_ext="png", first_index=first, planned=len(samples))
+        record = make_record(
+            shard,
+            samples,
+            tar,
+            run_hash=run_hash,
+            models={},
+            classes=logits.shape[1],
+            image_ext="png",
+            first_index=first,
+            planned=len(samples),
+        )
         commit_shard(out / "shards", record, tar, index)
     return len(shards)

@@ -26,6 +26,7 @@ class RunDirectory:
 
     @property
     def manifest(self) -> Path:
+        """One row a shard, written when the run is finished."""
         return self.path / "manifest.parquet"
 
     def claim(self, config: RunConfig) -> None:
@@ -42,8 +43,10 @@ class RunDirectory:
             if facts.exists():
                 self._check_owner(facts, config)
             else:
-                _write_atomically(facts, json.dumps(
-                    {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}, indent=1))
+                _write_atomically(
+                    facts,
+                    json.dumps({"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}, indent=1),
+                )
             plan = self.path / "plan.parquet"
             if not plan.exists():
                 write_plan(config, plan)
@@ -89,7 +92,9 @@ class RunDirectory:
 
     def finish(self, config: RunConfig) -> None:
         """Write the manifest and the dataset card."""
-        records = [json.loads(r.model_dump_json(exclude={"seconds", "models"})) for _, r in sorted(self.records().items())]
+        records = [
+            json.loads(r.model_dump_json(exclude={"seconds", "models"})) for _, r in sorted(self.records().items())
+        ]
         temporary = self.manifest.with_suffix(".tmp")
         try:
             pq.write_table(pa.Table.from_pylist(records), temporary)
@@ -124,7 +129,8 @@ def dataset_card(config: RunConfig, records: dict[int, Record]) -> str:
     guidance = config.guidance
     steering = (
         f"{guidance.objective}, scale {guidance.scale}, steps {guidance.window[0]:.0%}–{guidance.window[1]:.0%}"
-        if guidance.enabled else "none"
+        if guidance.enabled
+        else "none"
     )
     models = "\n".join(f"- {name}: SHA-256 `{digest}`" for name, digest in first.models.items())
     return f"""---

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from prism_engines.backends.eager import EagerEngine
+from prism_kernels import energy
 from torch import nn
 
-from prism_engines.backends.eager import EagerEngine
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
 from prism_fast.guidance.network import energy_gradient_engine
@@ -23,7 +24,6 @@ from prism_fast.models.text import encode_prompts
 from prism_fast.sampling.grid import make_grid
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
 from prism_fast.synthesis.shards import Sample
-from prism_kernels import energy
 
 Row = dict[str, Any]
 
@@ -98,14 +98,22 @@ class Synthesizer:
         shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
         gradient = energy_gradient_engine(self.decoder, self.teacher, self.config.guidance)
         return GuidedSampler(
-            Engines(EagerEngine(_UNet(self.model.unet), "unet"), gradient), make_grid(self.model.scheduler, sampling.steps),
-            self.model.prediction_type, shape, self.config.seed, sampling, self.config.guidance,
-            (sampling.height, sampling.width), self.teacher.config.image_size,
+            Engines(EagerEngine(_UNet(self.model.unet), "unet"), gradient),
+            make_grid(self.model.scheduler, sampling.steps),
+            self.model.prediction_type,
+            shape,
+            self.config.seed,
+            sampling,
+            self.config.guidance,
+            (sampling.height, sampling.width),
+            self.teacher.config.image_size,
         )
 
     def _embed(self, prompts: Sequence[str]) -> torch.Tensor:
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
-        for prompt, embedding in zip(new, encode_prompts(new, self.model.tokenizer, self.model.text_encoder) if new else (), strict=True):
+        for prompt, embedding in zip(
+            new, encode_prompts(new, self.model.tokenizer, self.model.text_encoder) if new else (), strict=True
+        ):
             self._embeddings[prompt] = embedding
         return torch.stack([self._embeddings[p] for p in prompts])
 
@@ -148,11 +156,18 @@ class Synthesizer:
                 quarantined.append(row["index"])
                 continue
             meta = {
-                "index": row["index"], "label": row["label"], "class_name": row["class_name"], "prompt": row["prompt"],
-                "style": row["style"], "content": row["content"], "seed": self.config.seed,
+                "index": row["index"],
+                "label": row["label"],
+                "class_name": row["class_name"],
+                "prompt": row["prompt"],
+                "style": row["style"],
+                "content": row["content"],
+                "seed": self.config.seed,
                 "objective_before": None if before[i].isnan() else round(float(before[i]), 4),
-                "energy_after": round(float(free[i]), 4), "guided_steps": int(sampled.guided[i]),
-                "refused_gradients": int(sampled.refused[i]), "teacher_top1": int(logits[i].argmax()),
+                "energy_after": round(float(free[i]), 4),
+                "guided_steps": int(sampled.guided[i]),
+                "refused_gradients": int(sampled.refused[i]),
+                "teacher_top1": int(logits[i].argmax()),
             }
             samples.append(Sample(row["index"], pixels[i], row["label"], logits[i], meta))
         return Made(tuple(samples), tuple(quarantined))

@@ -123,7 +123,11 @@ def commit_shard(folder: Path, record: Record, tar: bytes, index: str) -> Path:
     """
     name = f"{record.shard:06d}"
     attempt = uuid.uuid4().hex[:8]
-    files = [(f"{name}.tar", tar), (f"{name}.idx", index.encode()), (f"{name}.json", record.model_dump_json(indent=1).encode())]
+    files = [
+        (f"{name}.tar", tar),
+        (f"{name}.idx", index.encode()),
+        (f"{name}.json", record.model_dump_json(indent=1).encode()),
+    ]
     temporary = [folder / f"{final}.tmp-{attempt}" for final, _ in files]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,8 +148,18 @@ def commit_shard(folder: Path, record: Record, tar: bytes, index: str) -> Path:
 
 
 def make_record(
-    shard: int, samples: Sequence[Sample], tar: bytes, *, run_hash: str, models: dict[str, str], classes: int,
-    image_ext: str, first_index: int, planned: int, quarantined: Iterable[int] = (), seconds: float = 0.0,
+    shard: int,
+    samples: Sequence[Sample],
+    tar: bytes,
+    *,
+    run_hash: str,
+    models: dict[str, str],
+    classes: int,
+    image_ext: str,
+    first_index: int,
+    planned: int,
+    quarantined: Iterable[int] = (),
+    seconds: float = 0.0,
 ) -> Record:
     """Record of a tar that holds ``samples``."""
 
@@ -154,9 +168,19 @@ def make_record(
         return float(np.mean(values)) if values else None
 
     return Record(
-        shard=shard, rows=len(samples), sha256=hashlib.sha256(tar).hexdigest(), size_bytes=len(tar), run_hash=run_hash,
-        models=models, classes=classes, image_ext=image_ext, first_index=first_index, planned=planned,
-        quarantined=tuple(quarantined), objective_before_mean=mean("objective_before"), energy_after_mean=mean("energy_after"),
+        shard=shard,
+        rows=len(samples),
+        sha256=hashlib.sha256(tar).hexdigest(),
+        size_bytes=len(tar),
+        run_hash=run_hash,
+        models=models,
+        classes=classes,
+        image_ext=image_ext,
+        first_index=first_index,
+        planned=planned,
+        quarantined=tuple(quarantined),
+        objective_before_mean=mean("objective_before"),
+        energy_after_mean=mean("energy_after"),
         seconds=seconds,
     )
 

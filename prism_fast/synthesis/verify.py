@@ -34,7 +34,7 @@ def _check_shard(folder: Path, record: Record, run_hash: str) -> list[str]:
     if record.run_hash != run_hash:
         return [f"shard {name} belongs to run {record.run_hash[:12]}"]
     if not tar.exists() or not index.exists():
-        return [f"shard {name} has a record but no {'tar' if not tar.exists() else 'index'}; delete {name}.json and run again"]
+        return [f"shard {name} has a record but no {'index' if tar.exists() else 'tar'}; delete {name}.json, run again"]
     if tar.stat().st_size != record.size_bytes or _sha256(tar) != record.sha256:
         return [f"{name}.tar differs from its record; delete {name}.json and run the synthesis again"]
     return _check_members(tar, record)

@@ -39,9 +39,17 @@ def make_shard(synthesizer: Synthesizer, directory: RunDirectory, shard: int) ->
     made = synthesizer.make(rows)
     tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
     record = make_record(
-        shard, made.samples, tar, run_hash=config.run_hash(), models=synthesizer.hashes,
-        classes=synthesizer.teacher.config.num_classes, image_ext=config.synthesis.image_format, first_index=first,
-        planned=len(rows), quarantined=made.quarantined, seconds=round(time.monotonic() - start, 3),
+        shard,
+        made.samples,
+        tar,
+        run_hash=config.run_hash(),
+        models=synthesizer.hashes,
+        classes=synthesizer.teacher.config.num_classes,
+        image_ext=config.synthesis.image_format,
+        first_index=first,
+        planned=len(rows),
+        quarantined=made.quarantined,
+        seconds=round(time.monotonic() - start, 3),
     )
     commit_shard(directory.shards, record, tar, index)
     return record
@@ -81,5 +89,10 @@ def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -
             progress(rows, total, made / seconds)
     directory.finish(config)
     records = directory.records().values()
-    return Summary(sum(r.rows for r in records), made, sum(len(r.quarantined) for r in records), seconds,
-                   made / seconds if seconds else 0.0)
+    return Summary(
+        sum(r.rows for r in records),
+        made,
+        sum(len(r.quarantined) for r in records),
+        seconds,
+        made / seconds if seconds else 0.0,
+    )

@@ -35,6 +35,7 @@ class EagerEngine(_Eager):
     """A module's forward pass; a tensor result becomes a tuple of one. Follows the caller's gradient mode."""
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The module's outputs."""
         out = self.module(*inputs)
         return out if isinstance(out, tuple) else (out,)
 
@@ -51,6 +52,7 @@ class EagerGradientEngine(_Eager):
         self.energy = energy
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Energy, gradient and logits of ``(x, labels, *views)``."""
         x, labels, *views = inputs
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():

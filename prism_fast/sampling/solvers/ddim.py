@@ -13,6 +13,7 @@ class DDIM(GridSolver):
     order = 1
 
     def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        """One deterministic DDIM step."""
         alpha, sigma = self.grid.alphas[i], self.grid.sigmas[i]
         noise = (latents - alpha * denoised) / sigma
         return self.grid.alphas[i + 1] * denoised + self.grid.sigmas[i + 1] * noise

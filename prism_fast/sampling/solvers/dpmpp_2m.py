@@ -29,6 +29,7 @@ class DPMSolverPP2M(GridSolver):
         return math.log(self.grid.alphas[i]) - math.log(self.grid.sigmas[i])
 
     def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        """One step; first order at both ends."""
         previous, self.previous = self.previous, denoised
         if self.grid.sigmas[i + 1] == 0.0:
             return self.grid.alphas[i + 1] * denoised

@@ -17,6 +17,7 @@ class Euler(GridSolver):
     order = 1
 
     def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
+        """One Euler step."""
         alpha, after = self.grid.alphas[i], self.grid.alphas[i + 1]
         s, s_after = self.grid.sigmas[i] / alpha, self.grid.sigmas[i + 1] / after
         y = latents / alpha
