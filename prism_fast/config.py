@@ -123,7 +123,7 @@ class RunConfig(_Document):
     """Everything that decides what a run makes."""
 
     name: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**64, description="key of the counter-based generator, one 64-bit word")
     labels: str = Field(description="bundled label space or YAML file")
     models: ModelsConfig
     prompts: PromptsConfig
@@ -171,7 +171,10 @@ def _assign(data: dict[str, Any], assignment: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {key}: {parent!r} is not a section of the configuration")
-    node[last] = yaml.safe_load(text)
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: {text!r} is not a YAML value: {str(error).splitlines()[0]}") from error
 
 
 def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConfig:

@@ -73,13 +73,18 @@ def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: 
     return out
 
 
+def _missing(path: Path) -> str:
+    """The first absent file; safetensors' FileNotFoundError does not name it."""
+    return next((n for n in ("config.json", "model.safetensors") if not (path / n).exists()), "a file")
+
+
 def _from_directory(path: Path) -> Classifier:
     try:
         config = ClassifierConfig.model_validate(json.loads((path / "config.json").read_text()))
         state = load_file(path / "model.safetensors")
     except FileNotFoundError as error:
-        raise DataError(f"{path} is not a classifier directory: {Path(str(error.filename)).name} is missing") from error
-    except (ValidationError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not a classifier directory: {_missing(path)} is missing") from error
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}/config.json is not a classifier's: {str(error).splitlines()[0]}") from error
     except Exception as error:  # safetensors raises its own type, which is not exported as a stable name
         raise DataError(f"{path}/model.safetensors cannot be read: {error}") from error

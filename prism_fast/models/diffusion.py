@@ -13,6 +13,7 @@ from torch import nn
 from prism_fast.errors import DataError
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_NETWORKS = ("unet", "vae", "text_encoder")
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 
@@ -55,11 +56,15 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} holds no model_index.json; give a directory in diffusers' format")
     try:
         index: dict[str, Any] = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     missing = [part for part in _PARTS if part not in index or not (path / part).is_dir()]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_PARTS)}")
+    for part in _PARTS:
+        entry = index[part]
+        if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
+            raise DataError(f"{file}: {part} is {entry!r}; expected [library, class]")
     return index
 
 
@@ -76,10 +81,21 @@ def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torc
         options["torch_dtype"] = dtype
     elif part == "text_encoder":
         options["dtype"] = dtype
+    if part in _NETWORKS:
+        options["output_loading_info"] = True
     try:
-        return cls.from_pretrained(path / part, **options)
+        loaded = cls.from_pretrained(path / part, **options)
     except Exception as error:  # both libraries raise many types for broken files
-        raise DataError(f"{path / part} cannot be loaded: {str(error).splitlines()[0]}") from error
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path / part} cannot be loaded: {first}") from error
+    if part not in _NETWORKS:
+        return loaded
+    network, info = loaded
+    # Both libraries fill absent weights with random numbers and only warn. A pooler is never used here.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise DataError(f"{path / part}: its weights lack {len(missing)} tensors, the first is {missing[0]}")
+    return network
 
 
 def _vae_factor(config: Any) -> int:
@@ -95,7 +111,7 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
     """
     index = _read_index(path)
     parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in _PARTS}
-    for name in ("unet", "vae", "text_encoder"):
+    for name in _NETWORKS:
         parts[name] = parts[name].to(device).eval().requires_grad_(False)
     unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
     channels = vae.config.latent_channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ def _rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> pa.Tab
         raise ConfigError(
             f"prompts: a template names the unknown field {error}; fields: style, content, name, sense, definition"
         ) from error
+    except (ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"prompts: a template or content is not a valid format string: {error}") from error
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -44,9 +47,14 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 65_536) -> int:
     """Write the whole plan to Parquet in bounded memory; returns the number of rows."""
     space = load_label_space(config.labels)
     total = config.synthesis.images
-    temporary = path.with_suffix(".tmp")
-    with pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for start in range(0, total, chunk):
-            writer.write_table(_rows(config, space, start, min(start + chunk, total)))
-    temporary.replace(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+            for start in range(0, total, chunk):
+                writer.write_table(_rows(config, space, start, min(start + chunk, total)))
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     return total
