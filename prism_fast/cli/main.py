@@ -43,7 +43,7 @@ def main() -> None:
     except PrismError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, the same command goes on", err=True)

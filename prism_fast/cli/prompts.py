@@ -30,7 +30,7 @@ def prompts(
         try:
             rows = write_plan(settings, out)
         except OSError as error:
-            raise InputError(f"cannot write {out}: {error.strerror}") from error
+            raise InputError(f"cannot write {out}: {error.strerror or error}") from error
         typer.echo(f"{rows} rows in {out}")
         return
     label = load_label_space(settings.labels).index(class_name) if class_name is not None else None

@@ -47,7 +47,10 @@ def read_samples(run: Path, limit: int | None = None) -> list[Sample]:
     for number, record in sorted(records.items()):
         tar = directory.shards / f"{number:06d}.tar"
         try:
-            samples += _samples_of(tar, record.image_ext)
+            found = list(_samples_of(tar, record.image_ext))
+            if len(found) != record.rows:  # a tar cut between two members reads without an error
+                raise ValueError(f"{len(found)} samples instead of {record.rows}")
+            samples += found
         except (tarfile.TarError, OSError, KeyError, ValueError) as error:
             raise DataError(f"{tar} cannot be read ({error}); 'prism-fast verify {run}' says what to do") from error
         if limit is not None and len(samples) >= limit:

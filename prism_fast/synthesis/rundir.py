@@ -51,13 +51,13 @@ class RunDirectory:
             if not plan.exists():
                 write_plan(config, plan)
         except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
+            raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
 
     @staticmethod
     def _check_owner(facts: Path, config: RunConfig) -> None:
         try:
             owner = json.loads(facts.read_text())["run_hash"]
-        except (json.JSONDecodeError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{facts} is not a run's; choose an empty --out") from error
         if owner != config.run_hash():
             raise InputError(
@@ -73,8 +73,10 @@ class RunDirectory:
         """
         try:
             data: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{self.path} is not a run directory: no readable run.json") from error
+        if not isinstance(data, dict) or not {"run_hash", "config"} <= data.keys():
+            raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks run_hash or config")
         return data
 
     def plan(self) -> pa.Table:
@@ -101,7 +103,7 @@ class RunDirectory:
             os.replace(temporary, self.manifest)
             _write_atomically(self.path / "README.md", dataset_card(config, self.records()))
         except OSError as error:
-            raise RunError(f"cannot write the manifest of {self.path}: {error.strerror}") from error
+            raise RunError(f"cannot write the manifest of {self.path}: {error.strerror or error}") from error
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ import os
 import tarfile
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,10 @@ def commit_shard(folder: Path, record: Record, tar: bytes, index: str) -> Path:
         _sync_directory(folder)
     except OSError as error:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder itself may be what is wrong
+                path.unlink()
         raise RunError(
-            f"cannot write shard {name} in {folder}: {error.strerror}; finished shards are kept, "
+            f"cannot write shard {name} in {folder}: {error.strerror or error}; finished shards are kept, "
             "make room or fix permissions and run the same command again"
         ) from error
     return folder / f"{name}.tar"

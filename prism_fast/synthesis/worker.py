@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import RunError
+from prism_fast.errors import InputError
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.rundir import RunDirectory, require_free
 from prism_fast.synthesis.sampler import Synthesizer
@@ -59,7 +59,7 @@ def _check_models(directory: RunDirectory, hashes: dict[str, str]) -> None:
     for record in directory.records().values():
         if record.models != hashes:
             changed = ", ".join(k for k in hashes if record.models.get(k) != hashes[k])
-            raise RunError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
+            raise InputError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
 
 
 def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -> Summary:
