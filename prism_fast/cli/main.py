@@ -14,6 +14,7 @@ from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
 from prism_fast.cli.report import report
+from prism_fast.cli.seeds import seeds
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.verify import verify
 from prism_fast.errors import PrismError
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a classifier without its data: energy-guided synthesis, then a student.",
 )
-for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, doctor):
+for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
 app.add_typer(minis, name="minis")
 

@@ -11,10 +11,18 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="What 'synthesize' or 'demo' wrote.")],
     out: Annotated[Path | None, typer.Option("--out", help="HTML file; default: report.html in the run.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also write a PNG: the first four images of each class.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""
-    from prism_fast.evaluate.gather import gather, require_run
+    from prism_fast.evaluate.gather import gather, main_run
     from prism_fast.evaluate.report import build_report
 
-    require_run(run)
+    main = main_run(run)
     typer.echo(f"report: {build_report(gather(run), out or run / 'report.html')}")
+    if picture is not None:
+        from prism_fast.evaluate.picture import save_class_grid
+        from prism_fast.synthesis.reader import read_samples
+
+        typer.echo(f"picture: {save_class_grid(read_samples(main), 4, picture)}")

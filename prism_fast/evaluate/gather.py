@@ -165,7 +165,7 @@ def gather(path: Path) -> Report:
     """
     from prism_fast.labels.space import load_label_space
 
-    main = path / "guided" if (path / "guided" / "run.json").is_file() else path
+    main = main_run(path)
     facts = RunDirectory(main).facts()
     guided = read_samples(main)
     unguided = read_samples(path / "unguided") if (path / "unguided" / "run.json").is_file() else []
@@ -201,11 +201,13 @@ def gather(path: Path) -> Report:
     )
 
 
-def require_run(path: Path) -> None:
-    """Refuse a directory that holds no run.
+def main_run(path: Path) -> Path:
+    """The run that a directory is about: its ``guided`` part if it is a demo's, else itself.
 
     Raises:
         DataError: neither ``run.json`` nor ``guided/run.json`` is there.
     """
-    if not (path / "run.json").is_file() and not (path / "guided" / "run.json").is_file():
-        raise DataError(f"{path} holds no run; give what 'prism-fast synthesize' or 'prism-fast demo' wrote")
+    for candidate in (path / "guided", path):
+        if (candidate / "run.json").is_file():
+            return candidate
+    raise DataError(f"{path} holds no run; give what 'prism-fast synthesize' or 'prism-fast demo' wrote")
