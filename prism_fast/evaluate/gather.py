@@ -30,7 +30,7 @@ from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Sample
 
-PER_CLASS, PAIRS = 8, 12
+PER_CLASS, PAIRS = 8, 16
 KNOWN = "unseen concepts, known styles"
 STUDENT_NAMES = {
     "guided": "student of guided images",
@@ -49,15 +49,17 @@ def _grids(samples: list[Sample]) -> tuple[ImageGrid, ...]:
 
 
 def _pairs(unguided: list[Sample], guided: list[Sample]) -> tuple[GuidancePair, ...]:
-    """Same index, same noise, same prompt: pairs spaced evenly over the run, none picked by hand."""
+    """Same index, noise and prompt: the first pair of each class, none picked by hand."""
     before = {s.index: s for s in unguided}
-    both = [(before[s.index], s) for s in guided if s.index in before]
-    step = max(1, len(both) // PAIRS)
+    firsts: dict[int, tuple[Sample, Sample]] = {}
+    for sample in guided:
+        if sample.index in before:
+            firsts.setdefault(sample.label, (before[sample.index], sample))
     return tuple(
         GuidancePair(
             Picture.of(a.image), Picture.of(b.image), b.meta["prompt"], a.meta["energy_after"], b.meta["energy_after"]
         )
-        for a, b in both[::step][:PAIRS]
+        for a, b in list(firsts.values())[:PAIRS]
     )
 
 

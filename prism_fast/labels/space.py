@@ -49,7 +49,9 @@ class LabelSpace(BaseModel):
             if cls.name == name:
                 return label
         some = ", ".join(c.name for c in self.classes[:8])
-        raise InputError(f"class {name!r} is not in label space {self.name!r} ({len(self.classes)} classes: {some}, ...)")
+        raise InputError(
+            f"class {name!r} is not in label space {self.name!r} ({len(self.classes)} classes: {some}, ...)"
+        )
 
 
 def load_label_space(name_or_path: str) -> LabelSpace:
