@@ -107,6 +107,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_call_finishes_the_same_run(small: Path, tmp_path: Path) -> None:
     synthesize(load_config(str(small)), tmp_path / "undisturbed")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path])), "OMP_NUM_THREADS": "1"}

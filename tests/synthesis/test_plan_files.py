@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prism_fast.config import RunConfig, load_config
+from prism_fast.errors import ConfigError, InputError
+from prism_fast.synthesis import calibrate, plan
+from prism_fast.synthesis.rundir import RunDirectory, require_free
+from prism_fast.synthesis.worker import synthesize
+from tests.tiny import write_config
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def images(config: RunConfig, count: int) -> RunConfig:
+    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"images": count})})
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_run_of_no_images_is_refused(tmp_path: Path, count: int) -> None:
+    path = write_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"synthesis\.images: .*greater than or equal to 1"):
+        load_config(str(path), (f"synthesis.images={count}",))
+
+
+def test_the_file_holds_the_plan_whatever_the_chunk(config: RunConfig, tmp_path: Path) -> None:
+    wanted = plan.build_plan(config, 10)
+    for chunk in (1, 3, 10, 65_536):
+        path = tmp_path / f"{chunk}.parquet"
+        assert plan.write_plan(config, path, chunk) == 10
+        assert pq.read_table(path).equals(wanted)
+    assert wanted.column("index").to_pylist() == list(range(10))
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".parquet"] * 4
+
+
+def test_a_longer_plan_begins_like_a_shorter_one(config: RunConfig) -> None:
+    assert plan.build_plan(config, 10).slice(0, 4).equals(plan.build_plan(config, 4))
+
+
+def test_a_plan_that_fails_half_way_leaves_nothing(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = plan._rows, []
+
+    def rows(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 3:
+            assert [p.name for p in tmp_path.iterdir()] == ["plan.parquet.tmp"]  # not under its own name before
+            raise OSError(28, "No space left on device")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plan, "_rows", rows)
+    with pytest.raises(OSError, match="No space"):
+        plan.write_plan(config, tmp_path / "plan.parquet", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_template_with_an_unknown_field_is_named(config: RunConfig) -> None:
+    prompts = config.prompts.model_copy(update={"templates": ("a {colour} {name}",)})
+    with pytest.raises(ConfigError, match=r"unknown field 'colour'; fields: style"):
+        plan.build_plan(config.model_copy(update={"prompts": prompts}), 1)
+
+
+@pytest.mark.parametrize(
+    ("below", "why"), [("", "File exists"), ("run", "Not a directory"), ("a/b", "Not a directory")]
+)
+def test_an_output_below_a_file_cannot_be_written(config: RunConfig, tmp_path: Path, below: str, why: str) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / below
+    with pytest.raises(InputError) as caught:
+        synthesize(config, out)
+    assert str(caught.value) == f"cannot write to {out}: {why}; choose another --out"
+
+
+def test_a_full_disk_is_refused_before_anything_is_made(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Usage:
+        asked.append(path)
+        return Usage(10**9, 10**9 - 20_000, 20_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    out = tmp_path / "not" / "yet" / "there"
+    with pytest.raises(InputError, match=r"there has 0 MB free, the run needs about 0 MB"):
+        synthesize(config, out)
+    assert asked == [tmp_path]  # the nearest directory that exists
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exactly_enough_room_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 5_000_000))
+    require_free(tmp_path, 5_000_000)
+    with pytest.raises(InputError, match=r"has 5 MB free, the run needs about 7 MB"):
+        require_free(tmp_path, 7_000_000)
+
+
+def test_margins_are_calibrated_once_and_used_again(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
+    run = images(config.model_copy(update={"guidance": guidance}), 3)
+    calls = []
+    real = calibrate.calibrate
+    monkeypatch.setattr(calibrate, "calibrate", lambda synthesizer: calls.append(1) or real(synthesizer))
+    synthesize(run, tmp_path / "run")
+    stored = (tmp_path / "run" / "margins.json").read_text()
+    margins = json.loads(stored)
+    assert sorted(margins) == ["0", "1", "2"]
+    assert all(isinstance(value, float) for value in margins.values())
+    (tmp_path / "run" / "shards" / "000000.json").unlink()
+    before = (tmp_path / "run" / "shards" / "000000.tar").read_bytes()
+    synthesize(run, tmp_path / "run")
+    assert calls == [1]
+    assert (tmp_path / "run" / "margins.json").read_text() == stored
+    assert (tmp_path / "run" / "shards" / "000000.tar").read_bytes() == before
+
+
+def test_stored_margins_decide_who_is_guided(config: RunConfig, tmp_path: Path) -> None:
+    """Not calibrated again: a margin that nobody exceeds, put there by hand, turns guidance off."""
+    guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
+    run = images(config.model_copy(update={"guidance": guidance}), 3)
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "margins.json").write_text(json.dumps({label: 1e9 for label in range(3)}))
+    synthesize(run, out)
+    from prism_fast.synthesis.reader import read_samples
+
+    assert [s.meta["guided_steps"] for s in read_samples(out)] == [0, 0, 0]
+
+
+def test_a_finished_run_has_a_manifest_and_a_card(config: RunConfig, finished: Path) -> None:
+    rows = pq.read_table(finished / "manifest.parquet").to_pylist()
+    assert [(r["shard"], r["rows"], r["first_index"]) for r in rows] == [(0, 4, 0), (1, 4, 4), (2, 2, 8)]
+    card = (finished / "README.md").read_text()
+    assert "10 synthetic images of 3 classes" in card
+    assert config.run_hash() in card
+    assert RunDirectory(finished).plan().equals(plan.build_plan(config, 10))

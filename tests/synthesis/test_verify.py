@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prism_fast.config import RunConfig
+from prism_fast.errors import DataError, InputError
+from prism_fast.synthesis.verify import verify
+from prism_fast.synthesis.worker import synthesize
+from tests.tiny import make_teacher
+
+Damage = Callable[[Path], object]
+
+
+def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+
+
+def flip(path: Path) -> None:
+    def one_bit(data: bytearray) -> None:
+        data[len(data) // 2] ^= 1
+
+    rewrite(path, one_bit)
+
+
+def cut(path: Path) -> None:
+    rewrite(path, lambda data: data.__delitem__(slice(len(data) - 512, None)))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def copy_shard(shards: Path) -> None:
+    for ext in ("tar", "idx", "json"):
+        shutil.copy(shards / f"000000.{ext}", shards / f"000001.{ext}")
+
+
+def test_a_finished_run_has_no_problems(finished: Path) -> None:
+    verdict = verify(finished)
+    assert verdict.problems == ()
+    assert (verdict.shards, verdict.images, verdict.quarantined) == (3, 10, 0)
+    assert verdict.size_bytes == sum(p.stat().st_size for p in (finished / "shards").glob("*.tar"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda s: cut(s / "000001.tar"), "000001.tar differs from its record; delete 000001.json"),
+        (lambda s: flip(s / "000001.tar"), "000001.tar differs from its record; delete 000001.json"),
+        (lambda s: flip(s / "000001.idx"), "000001.idx does not describe 000001.tar; delete 000001.json"),
+        (lambda s: cut(s / "000001.idx"), "000001.idx does not describe 000001.tar; delete 000001.json"),
+        (lambda s: (s / "000001.tar").unlink(), "shard 000001 has a record but no tar; delete 000001.json"),
+        (lambda s: (s / "000001.idx").unlink(), "shard 000001 has a record but no index; delete 000001.json"),
+        (lambda s: (s / "000001.json").unlink(), "shard 000001 is missing; run the synthesis again"),
+        (lambda s: (s / "000001.json").write_text("{"), "000001.json is not a shard record; delete it"),
+        (lambda s: edit(s / "000001.json", run_hash="f" * 64), "shard 000001 belongs to run ffffffffffff"),
+        (lambda s: edit(s / "000001.json", quarantined=[5]), "000001.tar holds 4 samples, its record says 3"),
+        (lambda s: edit(s / "000001.json", planned=3), "000001.json is the record of"),
+        (copy_shard, "000001.json is the record of shard 000000; delete it"),
+    ],
+    ids=["cut", "bit", "idx-bit", "idx-cut", "no-tar", "no-idx", "no-record", "torn-record", "other-run", "lost",
+         "planned", "copied"],
+)  # fmt: skip
+def test_one_damage_is_one_clear_problem_that_running_again_repairs(
+    config: RunConfig, finished: Path, run: Path, damage: Damage, said: str
+) -> None:
+    damage(run / "shards")
+    (problem,) = verify(run).problems
+    assert said in problem
+    assert "\n" not in problem
+    (run / "shards" / "000001.json").unlink(missing_ok=True)  # what every message asks for
+    assert synthesize(config, run).made_now == 4
+    assert verify(run).problems == ()
+    for name in ("000001.tar", "000001.idx"):
+        assert (run / "shards" / name).read_bytes() == (finished / "shards" / name).read_bytes()
+
+
+def test_every_damaged_shard_is_named(run: Path) -> None:
+    flip(run / "shards" / "000000.tar")
+    (run / "shards" / "000002.json").unlink()
+    first, second = verify(run).problems
+    assert "000000" in first
+    assert "000002" in second
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"run_hash": "a"}'])
+def test_what_is_not_a_run_is_refused(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(DataError, match=r"run\.json"):
+        verify(tmp_path)
+
+
+def test_a_file_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "absent"):
+        with pytest.raises(DataError, match="is not a run directory"):
+            verify(path)
+
+
+def test_two_runs_do_not_share_a_directory(config: RunConfig, run: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    other = config.model_copy(update={"seed": 1})
+    with pytest.raises(InputError) as caught:
+        synthesize(other, run)
+    for word in (str(run), config.run_hash()[:12], other.run_hash()[:12], "choose another --out"):
+        assert word in str(caught.value)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_other_weights_do_not_go_on_with_a_run(config: RunConfig, run: Path, tmp_path: Path) -> None:
+    teacher = make_teacher(tmp_path / "teacher", size=24)
+    models = config.models.model_copy(update={"teacher": str(teacher)})
+    other = config.model_copy(update={"models": models})
+    assert other.run_hash() == config.run_hash()  # a path is not part of a run, the bytes behind it are
+    (run / "shards" / "000001.json").unlink()
+    with pytest.raises(InputError, match=r"begun with other weights \(teacher\); choose another --out"):
+        synthesize(other, run)
+    assert not (run / "shards" / "000001.json").exists()
