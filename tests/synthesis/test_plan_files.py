@@ -11,6 +11,7 @@ import pytest
 from prism_fast.config import RunConfig, load_config
 from prism_fast.errors import ConfigError, InputError
 from prism_fast.synthesis import calibrate, plan
+from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory, require_free
 from prism_fast.synthesis.worker import synthesize
 from tests.tiny import write_config
@@ -129,10 +130,8 @@ def test_stored_margins_decide_who_is_guided(config: RunConfig, tmp_path: Path) 
     run = images(config.model_copy(update={"guidance": guidance}), 3)
     out = tmp_path / "run"
     out.mkdir()
-    (out / "margins.json").write_text(json.dumps({label: 1e9 for label in range(3)}))
+    (out / "margins.json").write_text(json.dumps(dict.fromkeys(range(3), 1e9)))
     synthesize(run, out)
-    from prism_fast.synthesis.reader import read_samples
-
     assert [s.meta["guided_steps"] for s in read_samples(out)] == [0, 0, 0]
 
 
