@@ -1,0 +1,94 @@
+"""A classifier directory: what loads, and one clear line for what does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prism_fast.errors import DataError, InputError
+from prism_fast.models.classifier import load_classifier, save_classifier
+from tests.tiny import make_teacher
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_teacher(tmp_path_factory.mktemp("models") / "good")
+
+
+def _config(**changes: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**data, **changes}))
+
+    return change
+
+
+def _without_first_tensor(path: Path) -> None:
+    state = load_file(path / WEIGHTS)
+    del state[min(state)]
+    save_file(state, path / WEIGHTS)
+
+
+def _truncate(path: Path) -> None:
+    (path / WEIGHTS).write_bytes((path / WEIGHTS).read_bytes()[:-1000])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda p: (p / "config.json").unlink(), r"config\.json is missing"),
+    "no weights": (lambda p: (p / WEIGHTS).unlink(), r"model\.safetensors is missing"),
+    "config is not JSON": (lambda p: (p / "config.json").write_text("{"), r"config\.json is not a classifier's"),
+    "config is not text": (lambda p: (p / "config.json").write_bytes(b"\xff"), r"config\.json is not a classifier's"),
+    "config of something else": (lambda p: (p / "config.json").write_text("{}"), r"config\.json is not a classifier's"),
+    "unknown key": (_config(colour="red"), r"config\.json is not a classifier's"),
+    "wrong class count": (_config(num_classes=5), r"do not fit test_resnet.*fc\."),
+    "other architecture": (_config(architecture="test_vit"), "do not fit test_vit"),
+    "unknown architecture": (_config(architecture="no_such_net"), "'no_such_net'"),
+    "corrupt weights": (lambda p: (p / WEIGHTS).write_bytes(b"garbage!" * 9), r"model\.safetensors cannot be read"),
+    "truncated weights": (_truncate, r"model\.safetensors cannot be read"),
+    "a tensor is missing": (_without_first_tensor, "do not fit test_resnet"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_directory_is_one_clear_line(good: Path, tmp_path: Path, case: str) -> None:
+    path = shutil.copytree(good, tmp_path / "teacher")
+    spoil, words = BROKEN[case]
+    spoil(path)
+    with pytest.raises(InputError, match=words) as caught:
+        load_classifier(str(path))
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert isinstance(caught.value, DataError) or case == "unknown architecture"
+
+
+def test_neither_directory_nor_name() -> None:
+    with pytest.raises(InputError, match="'no/such/thing' is neither a directory nor a timm model name"):
+        load_classifier("no/such/thing")
+
+
+def test_what_is_saved_is_loaded(good: Path, tmp_path: Path) -> None:
+    first = load_classifier(str(good))
+    images = torch.randint(0, 256, (5, 3, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    again = load_classifier(str(save_classifier(first.net, first.config, tmp_path / "again")))
+    assert again.config == first.config
+    assert torch.equal(again.logits(images), first.logits(images))
+    assert not first.net.training
+    assert not any(p.requires_grad for p in first.net.parameters())
+    torch.testing.assert_close(first.logits(images, batch_size=2), first.logits(images), rtol=0, atol=1e-4)
+    half = load_classifier(str(save_classifier(first.net, first.config, tmp_path / "half", torch.float16)))
+    assert {p.dtype for p in half.net.parameters()} == {torch.float32}
+    torch.testing.assert_close(half.logits(images), first.logits(images), rtol=0, atol=0.05)
+
+
+def test_pictures_are_resized_and_normalised(good: Path) -> None:
+    classifier = load_classifier(str(good))
+    prepared = classifier.prepare(torch.full((2, 3, 50, 70), 0.75))
+    torch.testing.assert_close(prepared, torch.full((2, 3, 32, 32), 0.5), rtol=0, atol=1e-6)

@@ -1,0 +1,223 @@
+"""The guided loop on tiny random models in real formats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+from prism_engines.base import Engine
+from torch import Tensor
+
+from prism_fast.config import GuidanceConfig, Objective, RunConfig, load_config
+from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
+from prism_fast.synthesis.plan import build_plan
+from prism_fast.synthesis.sampler import Synthesizer
+from tests.tiny import write_config
+
+CPU = torch.device("cpu")
+STEPS = 10
+
+
+class Counting:
+    """An engine that remembers how often it ran and may spoil one sample's gradient."""
+
+    def __init__(self, engine: Engine, spoil: int | None = None) -> None:
+        self.engine, self.name, self.spoil, self.calls = engine, "counting", spoil, 0
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.calls += 1
+        energy, gradient, logits = self.engine.run(*inputs)
+        if self.spoil is not None:
+            gradient = gradient.clone()
+            gradient[self.spoil] = float("nan")
+        return energy, gradient, logits
+
+
+@pytest.fixture(scope="module")
+def synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
+    folder = tmp_path_factory.mktemp("tiny")
+    sampling = {"steps": STEPS, "batch_size": 4, "height": 16, "width": 16, "guidance_scale": 2.0}
+    return Synthesizer.load(load_config(str(write_config(folder, sampling=sampling))))
+
+
+def _batch(synthesizer: Synthesizer, indices: list[int], margin: float = float("-inf")) -> Batch:
+    rows = build_plan(synthesizer.config, max(indices) + 1).to_pylist()
+    batch = synthesizer._batch([rows[i] for i in indices])
+    return replace(batch, margins=torch.full((len(indices),), margin))
+
+
+def _sampler(
+    synthesizer: Synthesizer, gradient: Any = None, sampling: dict[str, Any] | None = None, **guidance: Any
+) -> GuidedSampler:
+    """The synthesizer's sampler with other settings."""
+    config: RunConfig = synthesizer.config.model_copy(
+        update={
+            "guidance": GuidanceConfig(**guidance),
+            "sampling": synthesizer.config.sampling.model_copy(update=sampling or {}),
+        }
+    )
+    other = Synthesizer(config, synthesizer.model, synthesizer.teacher, synthesizer.hashes).sampler
+    if gradient is not None:
+        other.engines = Engines(other.engines.unet, gradient(other.engines.gradient))
+    return other
+
+
+def _bits(sampled: Sampled, i: int) -> tuple[bytes, float]:
+    return sampled.latents[i].numpy().tobytes(), float(sampled.energy_before[i])
+
+
+@pytest.mark.parametrize("mode", ["denoised", "latent"])
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "euler"])
+def test_the_other_samples_of_a_batch_change_nothing(synthesizer: Synthesizer, solver: str, mode: str) -> None:
+    sampler = _sampler(synthesizer, sampling={"solver": solver}, mode=mode)
+    first = sampler.sample(_batch(synthesizer, [0, 1, 2, 3]), CPU)
+    # Sample 2 in another place among others.
+    second = sampler.sample(_batch(synthesizer, [2, 9, 17, 40]), CPU)
+    assert _bits(first, 2) == _bits(second, 0)
+    assert _bits(first, 1) != _bits(second, 1)
+
+
+@pytest.mark.parametrize("mode", ["denoised", "latent"])
+def test_the_size_of_the_batch_changes_only_rounding(synthesizer: Synthesizer, mode: str) -> None:
+    sampler = _sampler(synthesizer, mode=mode)
+    four = sampler.sample(_batch(synthesizer, [0, 1, 2, 3]), CPU)
+    for size in (1, 3):
+        part = sampler.sample(_batch(synthesizer, [0, 1, 2, 3][:size]), CPU)
+        torch.testing.assert_close(part.latents, four.latents[:size], rtol=0, atol=1e-3)
+
+
+def test_twice_gives_the_same_bits_and_another_seed_does_not(synthesizer: Synthesizer) -> None:
+    batch = _batch(synthesizer, [0, 1])
+    sampler = _sampler(synthesizer)
+    first, second = sampler.sample(batch, CPU), sampler.sample(batch, CPU)
+    assert torch.equal(first.latents, second.latents)
+    sampler.seed += 1
+    assert not torch.allclose(first.latents, sampler.sample(batch, CPU).latents, atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", ["denoised", "latent"])
+def test_nan_in_one_prompt_quarantines_that_sample_only(synthesizer: Synthesizer, mode: str) -> None:
+    sampler, batch = _sampler(synthesizer, mode=mode), _batch(synthesizer, [0, 1, 2, 3])
+    clean = sampler.sample(batch, CPU)
+    text = batch.conditional.clone()
+    text[2, 0, 0] = float("nan")
+    spoiled = sampler.sample(replace(batch, conditional=text), CPU)
+    assert clean.finite.all()
+    assert spoiled.finite.tolist() == [True, True, False, True]
+    for i in (0, 1, 3):
+        assert _bits(spoiled, i) == _bits(clean, i)
+
+
+def test_the_synthesizer_reports_the_quarantined_index(synthesizer: Synthesizer) -> None:
+    rows = build_plan(synthesizer.config, 4).to_pylist()
+    clean = synthesizer.make(rows)
+    other = Synthesizer(synthesizer.config, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
+    poison = "a prompt of its own"
+    other._embeddings[poison] = torch.full_like(synthesizer._embeddings[rows[0]["prompt"]], float("nan"))
+    made = other.make([rows[0], {**rows[1], "prompt": poison}, *rows[2:]])
+    assert made.quarantined == (1,)
+    assert [s.index for s in made.samples] == [0, 2, 3]
+    for mine, theirs in zip(made.samples, (clean.samples[i] for i in (0, 2, 3)), strict=True):
+        assert torch.equal(mine.image, theirs.image)
+        assert torch.equal(mine.logits, theirs.logits)
+
+
+def test_an_unusable_gradient_is_refused_and_counted(synthesizer: Synthesizer) -> None:
+    batch = _batch(synthesizer, [0, 1, 2])
+    clean = _sampler(synthesizer).sample(batch, CPU)
+    plain = _sampler(synthesizer, enabled=False).sample(batch, CPU)
+    spoiled = _sampler(synthesizer, lambda engine: Counting(engine, spoil=1)).sample(batch, CPU)
+    steps = len(_sampler(synthesizer).guided_steps)
+    assert spoiled.refused.tolist() == [0, steps, 0]
+    assert spoiled.guided.tolist() == [steps, 0, steps]
+    assert torch.equal(spoiled.latents[1], plain.latents[1])
+    assert torch.equal(spoiled.latents[[0, 2]], clean.latents[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("mode", "objective"),
+    [("denoised", name) for name in get_args(Objective)] + [("latent", "cross_entropy")],
+)
+def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, objective: str) -> None:
+    """Twelve pairs from the same noise, judged by the very objective on the final latents' whole view."""
+    settings = {"mode": mode, "objective": objective, "view_scale": (0.9, 1.0), "view_flip": False}
+    batch = _batch(synthesizer, list(range(12)))
+    guided = _sampler(synthesizer, scale=1.0, **settings)
+    energies = {}
+    for name, sampler in {"guided": guided, "plain": _sampler(synthesizer, scale=0.0, **settings)}.items():
+        latents = sampler.sample(batch, CPU).latents
+        assert guided.engines.gradient is not None
+        energies[name], _, _ = guided.engines.gradient.run(latents, batch.labels, *guided.views(batch, 0, CPU))
+    gain = energies["plain"] - energies["guided"]
+    assert gain.mean() > 0
+    assert (gain > 0).float().mean() >= 0.75
+
+
+@pytest.mark.parametrize(("every", "calls"), [(1, 7), (2, 4), (3, 3), (7, 1), (50, 1)])
+def test_every_k_computes_fewer_gradients_and_guides_as_often(synthesizer: Synthesizer, every: int, calls: int) -> None:
+    counting: list[Counting] = []
+    sampler = _sampler(
+        synthesizer,
+        lambda engine: counting.append(Counting(engine)) or counting[0],  # type: ignore[func-returns-value]
+        every=every,
+        window=(0.1, 0.8),
+    )
+    sampled = sampler.sample(_batch(synthesizer, [0, 1]), CPU)
+    assert counting[0].calls == calls
+    assert sampled.guided.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [((0.0, 1.0), range(10)), ((0.1, 0.8), range(1, 8)), ((0.5, 0.6), range(5, 6)), ((0.0, 0.04), range(0))],
+)
+def test_the_window_is_a_part_of_the_steps(
+    synthesizer: Synthesizer, window: tuple[float, float], expected: range
+) -> None:
+    sampler = _sampler(synthesizer, window=window)
+    assert sampler.guided_steps == expected
+    sampled = sampler.sample(_batch(synthesizer, [0, 1]), CPU)
+    assert sampled.guided.tolist() == [len(expected)] * 2
+    assert bool(sampled.energy_before.isnan().all()) == (len(expected) == 0)
+
+
+@pytest.mark.parametrize("mode", ["denoised", "latent"])
+def test_samples_inside_the_margin_are_unchanged(synthesizer: Synthesizer, mode: str) -> None:
+    sampler = _sampler(synthesizer, mode=mode)
+    indices = [0, 1, 2]
+    plain = _sampler(synthesizer, enabled=False).sample(_batch(synthesizer, indices), CPU)
+    guided = sampler.sample(_batch(synthesizer, indices), CPU)
+    inside = sampler.sample(_batch(synthesizer, indices, margin=float("inf")), CPU)
+    assert torch.equal(inside.latents, plain.latents)
+    assert inside.guided.tolist() == [0, 0, 0]
+    assert not torch.allclose(guided.latents, plain.latents, atol=1e-3)
+    batch = _batch(synthesizer, indices)
+    batch.margins[1] = float("inf")
+    mixed = sampler.sample(batch, CPU)
+    assert torch.equal(mixed.latents[1], plain.latents[1])
+    assert torch.equal(mixed.latents[[0, 2]], guided.latents[[0, 2]])
+
+
+def test_without_guidance_there_is_no_energy(synthesizer: Synthesizer) -> None:
+    sampled = _sampler(synthesizer, enabled=False).sample(_batch(synthesizer, [0, 1]), CPU)
+    assert sampled.energy_before.isnan().all()
+    assert sampled.guided.tolist() == sampled.refused.tolist() == [0, 0]
+
+
+def test_zero_scale_equals_no_guidance(synthesizer: Synthesizer) -> None:
+    batch = _batch(synthesizer, [0, 1])
+    zero = _sampler(synthesizer, scale=0.0).sample(batch, CPU)
+    assert torch.equal(zero.latents, _sampler(synthesizer, enabled=False).sample(batch, CPU).latents)
+    assert zero.energy_before.isfinite().all()
+
+
+def test_guidance_scale_one_is_the_conditional_prediction(synthesizer: Synthesizer) -> None:
+    """At w = 1 the unconditional text must not matter."""
+    sampler = _sampler(synthesizer, sampling={"guidance_scale": 1.0}, enabled=False)
+    batch = _batch(synthesizer, [0, 1])
+    other = replace(batch, unconditional=batch.unconditional + 1)
+    torch.testing.assert_close(
+        sampler.sample(batch, CPU).latents, sampler.sample(other, CPU).latents, rtol=0, atol=1e-3
+    )

@@ -1,0 +1,150 @@
+"""The run document: what it refuses, how it says so, and what its hash covers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from prism_fast.config import bundled_configs, load_config
+from prism_fast.errors import ConfigError, InputError
+
+
+def _hash(*assignments: str) -> str:
+    return load_config("minis-emoji", assignments).run_hash()
+
+
+def test_every_bundled_configuration_loads() -> None:
+    names = bundled_configs()
+    assert set(names) >= {"minis-emoji", "imagenet1k-sd15"}
+    for name, summary in names.items():
+        assert load_config(name).name == name
+        assert len(summary) > 10
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("colour=red", "colour"),
+        ("guidance.scael=1", r"guidance\.scael"),
+        ("guidance.deep.er=1", r"guidance\.deep"),
+        ("guidance.scale=-1", r"guidance\.scale.*greater than or equal to 0"),
+        ("guidance.scale=.nan", r"guidance\.scale"),
+        ("guidance.scale=lots", r"guidance\.scale"),
+        ("guidance.objective=entropy", r"guidance\.objective.*'free_energy'"),
+        ("guidance.window=[0.8, 0.2]", r"window.*0\.8, 0\.2"),
+        ("guidance.window=[0.1, 1.2]", r"window.*0\.1, 1\.2"),
+        ("guidance.window=[-0.1, 0.5]", r"window.*-0\.1, 0\.5"),
+        ("guidance.window=[0.5, 0.5]", "window"),
+        ("guidance.window=[0.5]", r"guidance\.window"),
+        ("guidance.view_scale=[0.5, 2]", "view_scale"),
+        ("guidance.margin_quantile=1.5", r"guidance\.margin_quantile"),
+        ("guidance.every=0", r"guidance\.every"),
+        ("guidance=null", "guidance"),
+        ("sampling.solver=heun", r"sampling\.solver.*'ddim'"),
+        ("sampling.steps=0", r"sampling\.steps"),
+        ("sampling.height=65", r"sampling\.height"),
+        ("prompts.styles=[]", r"prompts\.styles"),
+        ("prompts.templates=[]", r"prompts\.templates"),
+        ("synthesis.images=0", r"synthesis\.images"),
+        ("synthesis.image_format=gif", r"synthesis\.image_format"),
+        ("seed=-1", "seed"),
+        ("seed=18446744073709551616", "seed"),
+        ("seed.deep=1", "seed"),
+        ("guidance.scale", "key=value"),
+        ("guidance.scale=[1", r"guidance\.scale.*'\[1'"),
+        ("=3", "minis-emoji"),
+    ],
+)
+def test_a_bad_assignment_names_the_key(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config("minis-emoji", (assignment,))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_assignments_are_yaml_and_apply_in_order() -> None:
+    config = load_config(
+        "minis-emoji",
+        ("guidance.window=[0.2, 0.6]", "guidance.scale=1", "guidance.scale=0.25", "prompts.styles=[a, b=c]"),
+    )
+    assert config.guidance.window == (0.2, 0.6)
+    assert config.guidance.scale == 0.25
+    assert config.prompts.styles == ("a", "b=c")
+    assert load_config("minis-emoji", ("distill.seed=7",)).distill.seed == 7
+
+
+@pytest.mark.parametrize("text", ["name: [", "- a\n- b\n", "", "words", "name: x\n"])
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml") as caught:
+        load_config(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    file = tmp_path / "binary.yaml"
+    file.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigError, match=r"binary\.yaml"):
+        load_config(str(file))
+
+
+def test_a_missing_configuration_names_the_bundled_ones(tmp_path: Path) -> None:
+    for name in ("nowhere", str(tmp_path)):
+        with pytest.raises(InputError, match="minis-emoji"):
+            load_config(name)
+
+
+def test_several_mistakes_are_counted() -> None:
+    with pytest.raises(ConfigError, match=r"and 1 more"):
+        load_config("minis-emoji", ("sampling.steps=0", "synthesis.images=0"))
+
+
+def test_a_file_equals_its_bundled_twin(tmp_path: Path) -> None:
+    config = load_config("minis-emoji")
+    file = tmp_path / "copy.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(str(file)) == config
+    assert load_config(str(file)).run_hash() == config.run_hash()
+
+
+def test_a_document_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config("minis-emoji").guidance.scale = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "seed=1",
+        "guidance.scale=0.7",
+        "guidance.enabled=false",
+        "guidance.objective=joint",
+        "guidance.window=[0.2, 0.8]",
+        "sampling.steps=5",
+        "sampling.solver=ddim",
+        "sampling.dtype=bfloat16",
+        "prompts.styles=[noto]",
+        "synthesis.image_format=webp",
+        "synthesis.shard_size=10",
+        "labels=imagenet1k",
+    ],
+)
+def test_the_hash_covers_what_decides_the_bytes(assignment: str) -> None:
+    assert _hash(assignment) != _hash()
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["sampling.device=cuda", "distill.steps=3", "distill.seed=4", "evaluate.neighbours=3", "models.teacher=elsewhere"],
+)
+def test_the_hash_leaves_out_what_does_not(assignment: str) -> None:
+    assert _hash(assignment) == _hash()
+
+
+def test_the_hash_is_a_sha256_and_the_same_each_time() -> None:
+    assert _hash() == _hash()
+    assert len(_hash()) == 64
