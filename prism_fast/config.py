@@ -186,7 +186,7 @@ def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConf
     """
     try:
         data = yaml.safe_load(_read(name_or_path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name_or_path} is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{name_or_path} is not a mapping of sections")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prism_fast.errors import ConfigError, InputError
 
@@ -39,6 +40,13 @@ class LabelSpace(BaseModel):
     name: str
     classes: tuple[ClassLabel, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _distinct(self) -> LabelSpace:
+        name, count = Counter(cls.name for cls in self.classes).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{count} classes are called {name!r}; names must differ")
+        return self
+
     def index(self, name: str) -> int:
         """Label of the class called ``name``.
 
@@ -65,15 +73,17 @@ def load_label_space(name_or_path: str) -> LabelSpace:
         from prism_fast.labels.imagenet import imagenet1k
 
         return imagenet1k()
-    if name_or_path in BUNDLED:
-        text = (resources.files("prism_fast.labels") / f"{name_or_path}.yaml").read_text()
-    else:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise InputError(f"label space {name_or_path!r} is neither one of {', '.join(BUNDLED)} nor a YAML file")
-        text = path.read_text()
+    bundled = name_or_path in BUNDLED
+    path = resources.files("prism_fast.labels") / f"{name_or_path}.yaml" if bundled else Path(name_or_path)
+    if not path.is_file():
+        raise InputError(f"label space {name_or_path!r} is neither one of {', '.join(BUNDLED)} nor a YAML file")
     try:
-        return LabelSpace.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"label space {name_or_path!r} is not valid: {first}") from error
+        return LabelSpace.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"label space {name_or_path!r} is not valid: {where}{': ' if where else ''}{first['msg']}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"label space {name_or_path!r} is not YAML: {str(error).splitlines()[0]}") from error

@@ -19,8 +19,9 @@ def _images(n: int, height: int, width: int) -> torch.Tensor:
 def test_the_full_view_is_torchs_resize(size: tuple[int, int], out: int) -> None:
     images = _images(2, *size)
     rows, columns = view_matrices(np.full((2, 4), 0.3), (1.0, 1.0), True, size, out)
-    expected = F.interpolate(images, size=(out, out), mode="bilinear", antialias=True, align_corners=False)
-    torch.testing.assert_close(apply_view(images, rows, columns), expected, rtol=0, atol=2e-6)
+    # In float64: torch's own float32 weights are off by up to 7e-6 at these sizes.
+    double = F.interpolate(images.double(), size=(out, out), mode="bilinear", antialias=True, align_corners=False)
+    torch.testing.assert_close(apply_view(images, rows, columns).double(), double, rtol=0, atol=1e-6)
 
 
 def test_the_same_size_is_the_image_itself() -> None:

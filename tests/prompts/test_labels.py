@@ -23,7 +23,7 @@ def test_imagenet_has_a_thousand_distinct_names_and_senses() -> None:
 
 @pytest.mark.parametrize(
     ("lemma", "labels", "words"),
-    [("crane", (134, 517), ("bird", "lifts")), ("maillot", (638, 639), ("tights", "swimsuit"))],
+    [("crane", (134, 517), ("bird", "lifts")), ("maillot", (638, 639), ("tights", "bathing suit"))],
 )
 def test_homonyms_are_told_apart(lemma: str, labels: tuple[int, int], words: tuple[str, str]) -> None:
     space = load_label_space("imagenet1k")

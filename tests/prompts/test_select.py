@@ -9,7 +9,7 @@ import pytest
 
 from prism_fast.config import PromptsConfig, RunConfig, load_config
 from prism_fast.errors import ConfigError
-from prism_fast.labels.space import ClassLabel, LabelSpace
+from prism_fast.labels.space import ClassLabel, LabelSpace, load_label_space
 from prism_fast.prompts.select import plan_row
 from prism_fast.synthesis.plan import build_plan
 
@@ -33,7 +33,7 @@ def _rows(count: int, seed: int = 0, **changes: Any) -> list[dict[str, str | int
 
 
 def test_any_prefix_is_balanced_to_within_one() -> None:
-    counts: Counter[str | int] = Counter({label: 0 for label in range(2)})
+    counts: Counter[str | int] = Counter(dict.fromkeys(range(2), 0))
     for row in _rows(101):
         counts[row["label"]] += 1
         assert max(counts.values()) - min(counts.values()) <= 1
@@ -93,7 +93,12 @@ def test_the_emoji_plan_uses_every_style_in_every_class() -> None:
     plan = build_plan(config, config.synthesis.images).to_pylist()
     styles = Counter((row["label"], row["style"]) for row in plan)
     assert len(styles) == 16 * len(config.prompts.styles)
-    assert len({(row["content"], row["style"]) for row in plan}) == len(plan), "960 rows, no pair twice"
+    pairs = Counter((row["label"], row["content"], row["style"]) for row in plan)
+    for label, cls in enumerate(load_label_space("emoji").classes):
+        possible = len(cls.concepts) * len(config.prompts.styles)
+        own = [count for key, count in pairs.items() if key[0] == label]
+        assert len(own) == min(possible, 60), "60 rows a class"
+        assert max(own) - min(own) <= 1
 
 
 @pytest.mark.parametrize("field", ["templates", "contents"])
