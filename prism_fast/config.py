@@ -134,7 +134,7 @@ class RunConfig(_Document):
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def run_hash(self) -> str:
-        """SHA-256 of what decides the samples' bytes: model paths, batch size, distillation are left out."""
+        """SHA-256 of what decides the samples' bytes; device, model paths and distillation are left out."""
         data = self.model_dump(mode="json", include={"seed", "prompts", "guidance", "sampling", "synthesis", "labels"})
         del data["sampling"]["device"]
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
