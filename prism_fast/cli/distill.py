@@ -28,7 +28,9 @@ def distill(
     from prism_fast.distill.trainer import distill as train
     from prism_fast.minis.bundle import resolve
     from prism_fast.models.classifier import load_classifier
+    from prism_fast.models.device import require_device
 
+    require_device(device)
     shards = ShardSet.discover(run)
     mean, std, teacher = MEAN, STD, None
     if settings.distill.teacher == "live":

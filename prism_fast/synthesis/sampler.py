@@ -19,6 +19,7 @@ from prism_fast.guidance.network import energy_gradient_engine
 from prism_fast.labels.space import load_label_space
 from prism_fast.minis.bundle import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.models.device import require_device
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
 from prism_fast.models.text import encode_prompts
 from prism_fast.sampling.grid import make_grid
@@ -78,6 +79,7 @@ class Synthesizer:
         Raises:
             DataError: a model directory is wrong. InputError: models and label space or image size do not fit.
         """
+        require_device(config.sampling.device)
         paths = {p: resolve(getattr(config.models, p), p) for p in ("diffusion", "teacher")}
         dtype = getattr(torch, config.sampling.dtype)
         model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
