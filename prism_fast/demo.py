@@ -14,10 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from prism_fast.config import RunConfig
 from prism_fast.data.schema import ShardSet
+from prism_fast.distill.student import MEAN, STD
 from prism_fast.distill.trainer import distill
 from prism_fast.evaluate.comparison import Evaluation, ImageSet, Scored, features_of, measure_set, score
 from prism_fast.evaluate.energies import free_energy
@@ -36,7 +35,6 @@ GENERATOR_ONLY = "unseen concepts, styles only the generator knew"
 SHIFT = "unseen concepts, styles nobody knew"
 VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "numpy")
 STUDENTS = ("guided", "unguided", "real")
-MEAN = STD = (0.5, 0.5, 0.5)
 _FEATURE_SIZE = 128
 
 
@@ -184,8 +182,3 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def set_threads() -> None:
-    """Use every core this process may run on; torch counts the machine's, which containers restrict."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))

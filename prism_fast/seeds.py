@@ -9,7 +9,8 @@ from typing import Any
 
 from prism_fast.config import RunConfig
 from prism_fast.data.schema import ShardSet
-from prism_fast.demo import MEAN, STD, STUDENTS, Bars, real_sets
+from prism_fast.demo import STUDENTS, Bars, real_sets
+from prism_fast.distill.student import MEAN, STD
 from prism_fast.distill.trainer import distill
 from prism_fast.errors import DataError
 from prism_fast.evaluate.comparison import load_evaluation, score

@@ -79,10 +79,12 @@ class ProgressBars:
 def prepare() -> None:
     """Threads, and the silence of libraries that print while loading."""
     import logging
+    import os
 
-    from prism_fast.demo import set_threads
+    import torch
 
-    set_threads()
+    # torch counts the machine's cores; containers restrict which of them this process may use.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

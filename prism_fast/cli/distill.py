@@ -24,7 +24,7 @@ def distill(
     settings = load_config(config, tuple(set_ or ()))
     prepare()
     from prism_fast.data.schema import ShardSet
-    from prism_fast.demo import MEAN, STD
+    from prism_fast.distill.student import MEAN, STD
     from prism_fast.distill.trainer import distill as train
     from prism_fast.minis.bundle import resolve
     from prism_fast.models.classifier import load_classifier

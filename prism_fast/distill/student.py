@@ -11,6 +11,9 @@ from torch import nn
 from prism_fast.errors import InputError, RunError
 from prism_fast.models.classifier import ClassifierConfig, save_classifier
 
+#: Normalisation of students that learn from stored logits; with a live teacher, the teacher's is used.
+MEAN = STD = (0.5, 0.5, 0.5)
+
 
 def create_student(name: str, num_classes: int) -> nn.Module:
     """A timm model with fresh weights, three input channels.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
 from prism_fast.synthesis.calibrate import load_or_calibrate
@@ -29,12 +31,12 @@ class Summary:
     images_per_s: float
 
 
-def make_shard(synthesizer: Synthesizer, directory: RunDirectory, shard: int) -> Record:
-    """Sample one shard's rows and commit it."""
+def make_shard(synthesizer: Synthesizer, directory: RunDirectory, plan: pa.Table, shard: int) -> Record:
+    """Sample one shard's rows of the plan and commit it."""
     config = synthesizer.config
     size = config.synthesis.shard_size
     first = shard * size
-    rows = directory.plan().slice(first, size).to_pylist()
+    rows = plan.slice(first, size).to_pylist()
     start = time.monotonic()
     made = synthesizer.make(rows)
     tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
@@ -77,13 +79,13 @@ def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -
     directory.clean_temporaries()
     _check_models(directory, synthesizer.hashes)
     synthesizer.margins = load_or_calibrate(synthesizer, out / "margins.json")
-    done = directory.records()
+    done, plan = directory.records(), directory.plan()
     rows = sum(r.planned for r in done.values())
     made, seconds = 0, 0.0
     for shard in range(-(-total // size)):
         if shard in done:
             continue
-        record = make_shard(synthesizer, directory, shard)
+        record = make_shard(synthesizer, directory, plan, shard)
         made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
         if progress:
             progress(rows, total, made / seconds)
