@@ -53,7 +53,7 @@ class Trainer:
         log: Callable[[str], None] = print,
     ) -> None:
         self.model, self.step, self.lr, self.path, self.log = model, step, lr, path, log
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
         self.average = torch.optim.swa_utils.AveragedModel(
             model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
         )

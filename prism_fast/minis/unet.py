@@ -21,7 +21,9 @@ from prism_fast.minis.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
 from prism_fast.models.text import encode_prompts
 
-BATCH, EMPTY_CAPTIONS = 32, 0.1
+BATCH, EMPTY_CAPTIONS = 64, 0.1
+#: Compiling takes 100 s and makes a step 1.2 times faster: a longer training earns it back.
+_COMPILE_FROM_S = 900.0
 #: (share, template); a class-level caption teaches prompts that name no concept.
 CAPTIONS = (
     (0.75, "a {style} style emoji of {concept}"),
@@ -92,6 +94,9 @@ def train_unet(
     shares = torch.tensor([share for share, _ in CAPTIONS])
     alphas = make_scheduler().alphas_cumprod
     unet = make_unet().train()
+    forward = torch.compile(unet) if budget.seconds > _COMPILE_FROM_S else unet
+    # Measured at batch 64: with AMX bf16 111 images/s, fp32 72; without AMX bf16 58, fp32 70.
+    half = torch.cpu._is_amx_tile_supported()
 
     def step(progress: float) -> torch.Tensor:
         rows = torch.randint(len(latents), (BATCH,))
@@ -101,9 +106,10 @@ def train_unet(
         t = torch.randint(1000, (BATCH,))
         alpha, sigma = alphas[t].sqrt().view(-1, 1, 1, 1), (1 - alphas[t]).sqrt().view(-1, 1, 1, 1)
         noise = torch.randn_like(z)
-        v = unet(alpha * z + sigma * noise, t, embeddings[text].float()).sample
-        return F.mse_loss(v, alpha * noise - sigma * z)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            v = forward(alpha * z + sigma * noise, t, embeddings[text].float()).sample
+        return F.mse_loss(v.float(), alpha * noise - sigma * z)
 
-    averaged = Trainer(unet, step, 1e-3, work / "unet.pt", ema=0.9985, log=log).run(budget)
+    averaged = Trainer(unet, step, 1e-3, work / "unet.pt", ema=0.999, log=log).run(budget)
     assert isinstance(averaged, UNet2DConditionModel)
     return averaged
