@@ -12,13 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prism_fast.errors import ConfigError, InputError
+from prism_fast.labels.space import BUNDLED
 
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
 SolverName = Literal["ddim", "dpmpp_2m", "euler"]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelsConfig(_Document):
@@ -137,8 +138,15 @@ class RunConfig(_Document):
         """SHA-256 of what decides the samples' bytes; device, model paths and distillation are left out."""
         data = self.model_dump(mode="json", include={"seed", "prompts", "guidance", "sampling", "synthesis", "labels"})
         del data["sampling"]["device"]
+        data["labels"] = _labels_identity(self.labels)
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _labels_identity(labels: str) -> str:
+    """A bundled label space is its name; one of your own is its content, wherever the file lies."""
+    path = Path(labels)
+    return labels if labels in BUNDLED or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def bundled_configs() -> dict[str, str]:

@@ -31,7 +31,12 @@ def test_every_bundled_configuration_loads() -> None:
         ("guidance.scael=1", r"guidance\.scael"),
         ("guidance.deep.er=1", r"guidance\.deep"),
         ("guidance.scale=-1", r"guidance\.scale.*greater than or equal to 0"),
-        ("guidance.scale=.nan", r"guidance\.scale"),
+        ("guidance.scale=.nan", r"guidance\.scale.*finite"),
+        ("guidance.scale=.inf", r"guidance\.scale.*finite"),
+        ("guidance.max_gradient_rms=.inf", r"guidance\.max_gradient_rms.*finite"),
+        ("guidance.margin_quantile=.nan", r"guidance\.margin_quantile"),
+        ("sampling.guidance_scale=.inf", r"sampling\.guidance_scale.*finite"),
+        ("distill.crop_scale=[0.5, .inf]", r"distill\.crop_scale.*finite"),
         ("guidance.scale=lots", r"guidance\.scale"),
         ("guidance.objective=entropy", r"guidance\.objective.*'free_energy'"),
         ("guidance.window=[0.8, 0.2]", r"window.*0\.8, 0\.2"),
@@ -143,6 +148,15 @@ def test_the_hash_covers_what_decides_the_bytes(assignment: str) -> None:
 )
 def test_the_hash_leaves_out_what_does_not(assignment: str) -> None:
     assert _hash(assignment) == _hash()
+
+
+def test_the_hash_covers_the_label_file_not_its_place(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml")]
+    for file, name in zip(files, ("cat", "cat", "dog"), strict=True):
+        file.write_text(f"name: pets\nclasses: [{{name: {name}}}]\n")
+    one, copy, other = (_hash(f"labels={file}") for file in files)
+    assert one == copy != other
+    assert one != _hash()
 
 
 def test_the_hash_is_a_sha256_and_the_same_each_time() -> None:

@@ -10,6 +10,7 @@ from prism_fast.cli.configs import configs
 from prism_fast.cli.demo import demo
 from prism_fast.cli.distill import distill
 from prism_fast.cli.doctor import doctor
+from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
@@ -29,6 +30,7 @@ app = typer.Typer(
 for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
 app.add_typer(minis, name="minis")
+app.add_typer(engines, name="engines")
 
 
 @app.callback()
@@ -41,11 +43,23 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app()
-    except PrismError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, the same command goes on", err=True)
         sys.exit(130)
+    except Exception as error:
+        code = _exit_code(error)
+        if debug or code is None:
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for bad input, 1 for a failed run, None for an error that nobody raised on purpose."""
+    if isinstance(error, PrismError):
+        return error.exit_code
+    from prism_engines.errors import EngineError, EngineInputError, EngineMissingError  # imports torch
+
+    if isinstance(error, EngineError):
+        return 2 if isinstance(error, (EngineInputError, EngineMissingError)) else 1
+    return None

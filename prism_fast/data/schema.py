@@ -139,15 +139,20 @@ class ShardSet:
     def discover(cls, run: Path) -> ShardSet:
         """Find the shards of a run directory that have a record, and check them.
 
+        A shard whose samples were all quarantined is left out.
+
         Raises:
-            DataError: no directory, no finished shard, a truncated tar, a missing index, or mixed formats.
+            DataError: no directory, no finished shard, no sample, a truncated tar, a missing index, or mixed formats.
         """
         directory = run / "shards"
         if not directory.is_dir():
             raise DataError(f"{directory} does not exist; give the directory that `prism-fast synthesize` wrote")
-        shards = tuple(_open_shard(record) for record in sorted(directory.glob("*.json")))
-        if not shards:
+        finished = [_open_shard(record) for record in sorted(directory.glob("*.json"))]
+        if not finished:
             raise DataError(f"{directory} holds no finished shard (a .tar with its .json record); run synthesize first")
+        shards = tuple(shard for shard in finished if shard.rows)
+        if not shards:
+            raise DataError(f"{directory} holds no sample: all of its {len(finished)} shards were quarantined")
         for one, other in pairwise(shards):
             if (one.classes, one.image_ext) != (other.classes, other.image_ext):
                 raise DataError(
@@ -170,7 +175,7 @@ def _open_shard(record: Path) -> Shard:
         shard = Shard(tar, index, int(data["rows"]), int(data["classes"]), str(data["image_ext"]), str(data["sha256"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{record} is not a shard record (rows, classes, image_ext, sha256): {error!r}") from error
-    if shard.image_ext not in IMAGE_EXTENSIONS or shard.rows < 1 or shard.classes < 1:
+    if shard.image_ext not in IMAGE_EXTENSIONS or shard.rows < 0 or shard.classes < 1:
         raise DataError(f"{record}: {shard.rows} rows, {shard.classes} classes as {shard.image_ext!r} cannot be read")
     for path in (tar, index):
         if not path.is_file():

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prism_fast.errors import RunError
 from prism_fast.guidance.margin import class_margins
 from prism_fast.guidance.network import energy_of
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 
 
+class Margins(BaseModel):
+    """``margins.json``: energies by class, and the models they were calibrated with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[str, str]
+    margins: dict[int, float]
+
+
 def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
-    """Margins by class from the first ``margin_samples`` rows of the plan, sampled without guidance."""
+    """Margins by class from the first ``margin_samples`` rows of the plan, sampled without guidance.
+
+    Raises:
+        RunError: not one of these samples stayed finite.
+    """
     config = synthesizer.config
     quantile = config.guidance.margin_quantile
     if not config.guidance.enabled or quantile is None:
@@ -23,6 +37,11 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
     unguided = config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
     plain = Synthesizer(unguided, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
     made = plain.make(build_plan(config, config.guidance.margin_samples).to_pylist())
+    if not made.samples:
+        raise RunError(
+            f"none of the {len(made.quarantined)} samples that calibrate the margin stayed finite; "
+            "check models.diffusion and sampling.dtype"
+        )
     logits = torch.stack([s.logits for s in made.samples])
     labels = torch.tensor([s.label for s in made.samples])
     energies, _ = energy_of(config.guidance)(logits, labels)
@@ -30,11 +49,22 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
 
 
 def load_or_calibrate(synthesizer: Synthesizer, path: Path) -> dict[int, float]:
-    """Margins stored at ``path``, else calibrated and stored; either way the same numbers."""
-    if path.exists():
-        return {int(k): float(v) for k, v in json.loads(path.read_text()).items()}
-    margins = calibrate(synthesizer)
+    """Margins stored at ``path``, else calibrated and stored; either way the same numbers.
+
+    Margins of other models are calibrated again: a run directory that holds shards of other models was refused before.
+    """
+    stored = _load(path)
+    if stored and stored.models == synthesizer.hashes:
+        return stored.margins
+    margins = Margins(models=synthesizer.hashes, margins=calibrate(synthesizer))
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(margins, indent=1))
+    temporary.write_text(margins.model_dump_json(indent=1))
     os.replace(temporary, path)
-    return margins
+    return margins.margins
+
+
+def _load(path: Path) -> Margins | None:
+    try:
+        return Margins.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):  # a file cut short by a power failure is made again
+        return None

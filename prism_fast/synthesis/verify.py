@@ -60,6 +60,12 @@ def _check_members(tar: Path, index: Path, record: Record) -> list[str]:
     return [] if found == expected else [f"{tar.name} holds {len(found)} samples, its record says {len(expected)}"]
 
 
+def _extra_shards(folder: Path, shards: int) -> list[str]:
+    planned = {f"{shard:06d}" for shard in range(shards)}
+    extra = {p.stem for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json")} - planned
+    return [f"shard {name} is not one of the plan's {shards}; delete {name}.*" for name in sorted(extra)]
+
+
 def verify(path: Path) -> Verdict:
     """Read every shard of a run directory and compare it with plan and record.
 
@@ -87,4 +93,5 @@ def verify(path: Path) -> Verdict:
         problems += _check_shard(directory.shards, shard, first, planned, record, facts["run_hash"])
         rows, quarantined = rows + record.rows, quarantined + len(record.quarantined)
         size_bytes += record.size_bytes
+    problems += _extra_shards(directory.shards, shards)
     return Verdict(shards, rows, quarantined, size_bytes, tuple(problems))

@@ -44,7 +44,7 @@ def make_shard(synthesizer: Synthesizer, directory: RunDirectory, plan: pa.Table
         shard,
         made.samples,
         tar,
-        run_hash=config.run_hash(),
+        run_hash=directory.facts()["run_hash"],  # as claimed: the label file may change meanwhile
         models=synthesizer.hashes,
         classes=synthesizer.teacher.config.num_classes,
         image_ext=config.synthesis.image_format,

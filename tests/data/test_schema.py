@@ -39,6 +39,16 @@ def test_no_finished_shard(tmp_path: Path) -> None:
         ShardSet.discover(run)
 
 
+def test_a_shard_without_a_row_is_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=16)
+    write_shard(run / "shards", 1, range(0))
+    shards = ShardSet.discover(run)
+    assert (shards.rows, len(shards.shards)) == (8, 1)
+    write_shard(run / "shards", 0, range(0))
+    with pytest.raises(DataError, match="holds no sample: all of its 2 shards were quarantined"):
+        ShardSet.discover(run)
+
+
 @pytest.mark.parametrize("keep", [100, 700, 0.5, -512, -1024])
 def test_truncated_tar(tmp_path: Path, keep: float) -> None:
     run = write_run(tmp_path / "run")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -107,12 +109,23 @@ def test_build_is_atomic(tmp_path: Path) -> None:
     build_report(Report(title="two"), path)
     assert "<h1>two</h1>" in path.read_text()
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
-    with pytest.raises(RunError, match="cannot write the report"):
-        build_report(Report(title="three"), path / "below-a-file.html")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RunError, match="cannot write the report"):
-        build_report(Report(title="three"), tmp_path / "folder")
+    for bad in (path / "below-a-file.html", path / "far" / "below.html", tmp_path / "folder"):
+        with pytest.raises(InputError, match=r"cannot write the report .*; choose another --out"):
+            build_report(Report(title="three"), bad)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "folder"]
+
+
+def test_a_full_disk_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = build_report(Report(title="one"), tmp_path / "report.html")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write the report .*: No space left on device"):
+        build_report(Report(title="two"), path)
+    assert "<h1>one</h1>" in path.read_text()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pictures() -> None:

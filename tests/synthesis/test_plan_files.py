@@ -3,16 +3,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from prism_fast.config import RunConfig, load_config
-from prism_fast.errors import ConfigError, InputError
+from prism_fast.data.schema import ShardSet
+from prism_fast.errors import ConfigError, DataError, InputError, RunError
 from prism_fast.synthesis import calibrate, plan
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory, require_free
+from prism_fast.synthesis.sampler import Made, Row, Synthesizer, content_hash
+from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
 from tests.tiny import write_config
 
@@ -113,7 +117,7 @@ def test_margins_are_calibrated_once_and_used_again(
     monkeypatch.setattr(calibrate, "calibrate", lambda synthesizer: calls.append(1) or real(synthesizer))
     synthesize(run, tmp_path / "run")
     stored = (tmp_path / "run" / "margins.json").read_text()
-    margins = json.loads(stored)
+    margins = json.loads(stored)["margins"]
     assert sorted(margins) == ["0", "1", "2"]
     assert all(isinstance(value, float) for value in margins.values())
     (tmp_path / "run" / "shards" / "000000.json").unlink()
@@ -124,13 +128,65 @@ def test_margins_are_calibrated_once_and_used_again(
     assert (tmp_path / "run" / "shards" / "000000.tar").read_bytes() == before
 
 
+def write_margins(out: Path, models: dict[str, str]) -> None:
+    """Margins that nobody exceeds, calibrated with the models at these paths."""
+    out.mkdir()
+    hashes = {name: content_hash(Path(path)) for name, path in models.items()}
+    (out / "margins.json").write_text(json.dumps({"models": hashes, "margins": dict.fromkeys(range(3), 1e9)}))
+
+
+@pytest.mark.parametrize("text", [None, "", '{"models": {', '{"0": 1e9, "1": 1e9, "2": 1e9}'])
+def test_margins_of_other_models_are_calibrated_again(config: RunConfig, tmp_path: Path, text: str | None) -> None:
+    """So are those that are cut short, or do not say whose they are."""
+    guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
+    run = images(config.model_copy(update={"guidance": guidance}), 3)
+    synthesize(run, tmp_path / "wanted")
+    out = tmp_path / "run"
+    write_margins(out, {"diffusion": run.models.diffusion, "teacher": run.models.diffusion})
+    if text is not None:
+        (out / "margins.json").write_text(text)
+    synthesize(run, out)
+    for name in ("margins.json", "shards/000000.tar"):
+        assert (out / name).read_bytes() == (tmp_path / "wanted" / name).read_bytes()
+
+
+def test_margins_need_a_finite_sample(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
+    monkeypatch.setattr(Synthesizer, "make", lambda self, rows: Made((), tuple(r["index"] for r in rows)))
+    with pytest.raises(RunError, match="none of the 9 samples that calibrate the margin stayed finite; check models"):
+        synthesize(config.model_copy(update={"guidance": guidance}), tmp_path / "run")
+    assert not (tmp_path / "run" / "margins.json").exists()
+
+
+def test_a_shard_that_was_quarantined_as_a_whole(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Synthesizer.make
+
+    def make(self: Synthesizer, rows: Sequence[Row]) -> Made:
+        return Made((), tuple(r["index"] for r in rows)) if rows[0]["index"] in lost else real(self, rows)
+
+    monkeypatch.setattr(Synthesizer, "make", make)
+    lost = {4}
+    assert synthesize(config, tmp_path / "run").quarantined == 4
+    assert verify(tmp_path / "run").problems == ()
+    shards = ShardSet.discover(tmp_path / "run")
+    assert [(shard.tar.name, shard.rows) for shard in shards.shards] == [("000000.tar", 4), ("000002.tar", 2)]
+    assert len(read_samples(tmp_path / "run")) == shards.rows == 6
+
+    lost = {0, 4, 8}
+    synthesize(config, tmp_path / "none")
+    assert verify(tmp_path / "none").problems == ()
+    with pytest.raises(DataError, match="holds no sample: all of its 3 shards were quarantined"):
+        ShardSet.discover(tmp_path / "none")
+
+
 def test_stored_margins_decide_who_is_guided(config: RunConfig, tmp_path: Path) -> None:
     """Not calibrated again: a margin that nobody exceeds, put there by hand, turns guidance off."""
     guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
     run = images(config.model_copy(update={"guidance": guidance}), 3)
     out = tmp_path / "run"
-    out.mkdir()
-    (out / "margins.json").write_text(json.dumps(dict.fromkeys(range(3), 1e9)))
+    write_margins(out, run.models.model_dump(include={"diffusion", "teacher"}))
     synthesize(run, out)
     assert [s.meta["guided_steps"] for s in read_samples(out)] == [0, 0, 0]
 

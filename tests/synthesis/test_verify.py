@@ -90,6 +90,18 @@ def test_every_damaged_shard_is_named(run: Path) -> None:
     assert "000002" in second
 
 
+@pytest.mark.parametrize("name", ["000003.tar", "000003.json", "extra.idx"])
+def test_a_shard_beyond_the_plan_is_named(run: Path, name: str) -> None:
+    shutil.copy((run / "shards" / "000000").with_suffix(Path(name).suffix), run / "shards" / name)
+    stem = Path(name).stem
+    assert verify(run).problems == (f"shard {stem} is not one of the plan's 3; delete {stem}.*",)
+
+
+def test_what_a_killed_attempt_left_is_no_problem(run: Path) -> None:
+    (run / "shards" / "000003.tar.tmp-0a0a0a0a").write_bytes(b"")
+    assert verify(run).problems == ()
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"run_hash": "a"}'])
 def test_what_is_not_a_run_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:

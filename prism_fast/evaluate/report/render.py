@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prism_fast.errors import RunError
+from prism_fast.errors import InputError, RunError
 from prism_fast.evaluate.report.charts import color_index, confusion_svg, curves_svg, histogram_svg, short
 from prism_fast.evaluate.report.model import ClassAccuracy, Confusion, Picture, Report
 
@@ -28,7 +28,7 @@ def build_report(report: Report, path: Path) -> Path:
     """Write the page; readers see the old file or the whole new one, never a part.
 
     Raises:
-        RunError: the file cannot be written.
+        InputError: there can be no such file. RunError: it cannot be written, a full disk for example.
     """
     html = render_html(report)
     temporary: str | None = None
@@ -44,7 +44,9 @@ def build_report(report: Report, path: Path) -> Path:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise RunError(f"cannot write the report {path}: {error.strerror or error}; check space and rights") from error
+        if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError)):
+            raise InputError(f"cannot write the report {path}: {error.strerror}; choose another --out") from error
+        raise RunError(f"cannot write the report {path}: {error.strerror or error}; check the disk's space") from error
     return path
 
 
