@@ -10,11 +10,10 @@ def energy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See :func:`prism_kernels.energy.energy`."""
     scaled = logits.float() / temperature
-    chosen = labels.unsqueeze(1)
-    value = class_weight * logits.float().gather(1, chosen).squeeze(1) + lse_weight * scaled.logsumexp(1)
-    gradient = (lse_weight / temperature) * scaled.softmax(1)
-    gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, class_weight))
-    return value, gradient
+    # A one-hot mask, not gather and scatter: it exports to every engine.
+    chosen = (labels.unsqueeze(1) == torch.arange(logits.shape[1], device=labels.device)).float()
+    value = class_weight * (logits.float() * chosen).sum(1) + lse_weight * scaled.logsumexp(1)
+    return value, (lse_weight / temperature) * scaled.softmax(1) + class_weight * chosen
 
 
 def rms(x: torch.Tensor) -> torch.Tensor:

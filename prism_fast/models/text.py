@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+def tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
+    """Token ids and attention mask, padded to ``model_max_length``: int64 (n, tokens) each."""
+    return tokenizer(
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    )
 
 
 @torch.no_grad()
@@ -24,13 +35,7 @@ def encode_prompts(
     device = next(encoder.parameters()).device
     parts = []
     for start in range(0, len(prompts), batch_size):
-        tokens = tokenizer(
-            list(prompts[start : start + batch_size]),
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        ).to(device)
+        tokens = tokenize(prompts[start : start + batch_size], tokenizer).to(device)
         mask = tokens.attention_mask if getattr(config, "use_attention_mask", False) else None
         parts.append(encoder(tokens.input_ids, attention_mask=mask)[0])
     return torch.cat(parts)

@@ -12,6 +12,7 @@ No line couples the samples of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +83,15 @@ class GuidedSampler:
         first, last = (round(x * len(grid)) for x in guidance.window)
         self.guided_steps = range(first, last) if guidance.enabled else range(0)
 
-    def denoise(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted clean latents and the RMS (n,) of their CFG correction."""
+    def unet_inputs(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Both branches of classifier-free guidance in one batch: (2n, c, h, w), (2n,), (2n, tokens, width)."""
         t = torch.full((2 * len(z),), self.grid.timesteps[i], device=z.device)
         text = torch.cat([batch.unconditional, batch.conditional])
-        out = self.engines.unet.run(torch.cat([z, z]).to(text.dtype), t, text)[0].float()
+        return torch.cat([z, z]).to(text.dtype), t, text
+
+    def denoise(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted clean latents and the RMS (n,) of their CFG correction."""
+        out = self.engines.unet.run(*self.unet_inputs(z, i, batch))[0].float()
         free, conditional = (self._clean(z, part, i) for part in out.chunk(2))
         correction = self.sampling.guidance_scale * (conditional - free)
         return free + correction, correction.square().flatten(1).mean(1).sqrt()
@@ -97,10 +102,10 @@ class GuidedSampler:
             return alpha * z - sigma * prediction
         return (z - sigma * prediction) / alpha
 
-    def views(self, batch: Batch, i: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def views(self, indices: Sequence[int], i: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """This step's random view of each sample."""
         rows, columns = view_matrices(
-            view_draws(self.seed, batch.indices, i),
+            view_draws(self.seed, indices, i),
             self.guidance.view_scale,
             self.guidance.view_flip,
             self.image_size,
@@ -113,7 +118,7 @@ class GuidedSampler:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (n,) and its gradient (n, c, h, w) by the denoised latents, or by ``z`` through the UNet."""
         assert self.engines.gradient is not None
-        views = self.views(batch, i, z.device)
+        views = self.views(batch.indices, i, z.device)
         if self.guidance.mode == "denoised":
             energy, gradient, _ = self.engines.gradient.run(denoised, batch.labels, *views)
             return energy, gradient

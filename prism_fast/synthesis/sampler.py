@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from prism_engines.backends.eager import EagerEngine
 from prism_kernels import energy
-from torch import nn
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
@@ -22,23 +21,12 @@ from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
 from prism_fast.models.text import encode_prompts
+from prism_fast.models.unet_split import WholeUNet
 from prism_fast.sampling.grid import make_grid
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
 from prism_fast.synthesis.shards import Sample
 
 Row = dict[str, Any]
-
-
-class _UNet(nn.Module):
-    """``(z, t, text) -> prediction`` of a diffusers UNet."""
-
-    def __init__(self, unet: nn.Module) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.unet(z, t, text, return_dict=False)[0]
-        return out
 
 
 def content_hash(path: Path) -> str:
@@ -100,7 +88,7 @@ class Synthesizer:
         shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
         gradient = energy_gradient_engine(self.decoder, self.teacher, self.config.guidance)
         return GuidedSampler(
-            Engines(EagerEngine(_UNet(self.model.unet), "unet"), gradient),
+            Engines(EagerEngine(WholeUNet(self.model.unet), "unet"), gradient),
             make_grid(self.model.scheduler, sampling.steps),
             self.model.prediction_type,
             shape,
@@ -111,7 +99,8 @@ class Synthesizer:
             self.teacher.config.image_size,
         )
 
-    def _embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Each prompt's embedding (n, tokens, width); a prompt is encoded once."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
         for prompt, embedding in zip(
             new, encode_prompts(new, self.model.tokenizer, self.model.text_encoder) if new else (), strict=True
@@ -119,14 +108,15 @@ class Synthesizer:
             self._embeddings[prompt] = embedding
         return torch.stack([self._embeddings[p] for p in prompts])
 
-    def _batch(self, rows: Sequence[Row]) -> Batch:
+    def batch(self, rows: Sequence[Row]) -> Batch:
+        """The sampler's batch of some plan rows."""
         labels = [row["label"] for row in rows]
         margins = [self.margins.get(label, float("-inf")) for label in labels]
         return Batch(
             indices=tuple(row["index"] for row in rows),
             labels=torch.tensor(labels, device=self.device),
-            conditional=self._embed([row["prompt"] for row in rows]),
-            unconditional=self._embed([row["negative_prompt"] for row in rows]),
+            conditional=self.embed([row["prompt"] for row in rows]),
+            unconditional=self.embed([row["negative_prompt"] for row in rows]),
             margins=torch.tensor(margins, device=self.device),
         )
 
@@ -138,7 +128,7 @@ class Synthesizer:
         size = self.config.sampling.batch_size
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            sampled = self.sampler.sample(self._batch(part), self.device)
+            sampled = self.sampler.sample(self.batch(part), self.device)
             made = self._finish(part, sampled)
             samples += made.samples
             quarantined += made.quarantined

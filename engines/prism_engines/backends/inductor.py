@@ -1,0 +1,101 @@
+"""AOTInductor: torch's own compiler, run ahead of time; opening an engine needs no compiler."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prism_engines.backends.padded import PaddedEngine
+from prism_engines.backends.reasons import precision_reasons
+from prism_engines.errors import EngineBuildError
+from prism_engines.graph import Graph
+from prism_engines.quiet import quiet, root_cause
+from prism_engines.spec import EngineSpec, Precision
+
+FILE = "model.pt2"
+#: How long the compiler may take to read two headers; a busy machine is slow.
+COMPILER_TIMEOUT_S = 120
+
+
+class InductorBackend:
+    """One shared library a part, for the GPU where there is one, else for this CPU."""
+
+    name = "inductor"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+
+    def version(self) -> str:
+        """Version of torch."""
+        return str(torch.__version__)
+
+    def target(self) -> str:
+        """The GPU's compute capability, or a digest of the CPU's instruction sets; code is compiled for these."""
+        if torch.cuda.is_available():
+            return "cuda {}.{}".format(*torch.cuda.get_device_capability())
+        sets = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+        digest = hashlib.sha256(" ".join(sets).encode()).hexdigest()[:12]
+        return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {digest}"
+
+    def reasons(self, spec: EngineSpec) -> list[str]:
+        """Why it cannot build here."""
+        return [*compiler_reasons(), *self.run_reasons(spec)]
+
+    def run_reasons(self, spec: EngineSpec) -> list[str]:
+        """Why an engine cannot run here."""
+        reasons = precision_reasons(self.name, self.precisions, spec)
+        if spec.precision == "fp16" and not torch.cuda.is_available():
+            reasons.append("inductor builds fp16 for a CUDA GPU only, and torch sees none; choose fp32 or bf16")
+        return reasons
+
+    def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
+        """Compile to one package. Intermediate files go to torch's cache (``TORCHINDUCTOR_CACHE_DIR``, else /tmp)."""
+        inductor = importlib.import_module("torch._inductor")
+        # Freezing packs weights for the CPU's matrix units; on a GPU it would only bake them into the library.
+        settings = {"freezing": graph.inputs[0].device.type == "cpu"}
+        try:
+            with quiet(), torch.no_grad():
+                program = torch.export.export(graph.module(spec.precision), graph.inputs)
+                inductor.aoti_compile_and_package(program, package_path=str(folder / FILE), inductor_configs=settings)
+        except Exception as error:  # torch.export and the compiler share no base class
+            raise EngineBuildError(f"inductor cannot compile part {spec.part}: {root_cause(error)}") from error
+
+    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
+        """Load the compiled package."""
+        return _InductorEngine(spec, folder).open()
+
+
+class _InductorEngine(PaddedEngine):
+    def __init__(self, spec: EngineSpec, folder: Path) -> None:
+        super().__init__(spec)
+        self.folder = folder
+
+    def _load(self) -> Any:
+        package = importlib.import_module("torch._inductor").aoti_load_package(str(self.folder / FILE))
+        self.device_type = package.get_metadata()["AOTI_DEVICE_KEY"]
+        return package
+
+    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(self._handle(*inputs))
+
+
+def compiler_reasons() -> list[str]:
+    """Why the C++ compiler cannot build what Inductor writes."""
+    remedy = "install a C++ compiler with OpenMP and Python's headers; on Debian: apt-get install g++ python3-dev"
+    compiler = os.environ.get("CXX", "g++")  # Inductor's own default
+    if shutil.which(compiler) is None:
+        return [f"the C++ compiler {compiler} is not on the path; {remedy}"]
+    command = [compiler, "-x", "c++", "-fopenmp", "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-"]
+    source = "#include <Python.h>\n#include <omp.h>\n"
+    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=COMPILER_TIMEOUT_S)
+    if done.returncode == 0:
+        return []
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return [f"{compiler} fails: {last}; {remedy}"]

@@ -1,0 +1,132 @@
+"""ONNX Runtime on the CPU or, with its GPU wheel, through CUDA or TensorRT."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prism_engines.backends.padded import PaddedEngine
+from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
+from prism_engines.errors import EngineInputError
+from prism_engines.graph import Graph
+from prism_engines.onnx_export import onnx_files
+from prism_engines.quiet import root_cause
+from prism_engines.spec import EngineSpec, Precision
+
+FILE = "model.onnx"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+#: Only errors: its warnings about where small shape operators run are not for our users.
+LOG_ERRORS = 3
+#: ONNX Runtime's names of tensor types.
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(double)": torch.float64,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(bool)": torch.bool,
+}
+
+
+class OnnxRuntimeBackend:
+    """Microsoft's inference library. The stored engine is the ONNX file itself."""
+
+    name = "onnxruntime"
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+
+    def version(self) -> str:
+        """Version of ONNX Runtime, or an empty string."""
+        # Its wheels have several names (onnxruntime, onnxruntime-gpu), so the module is asked.
+        missing = module_reasons("onnxruntime", remedy=extra("cpu"))
+        return "" if missing else str(importlib.import_module("onnxruntime").__version__)
+
+    def target(self) -> str:
+        """The execution provider that does the work."""
+        return _provider()
+
+    def reasons(self, spec: EngineSpec) -> list[str]:
+        """Why it cannot build here."""
+        return [*module_reasons("onnx", "onnxscript", remedy=extra("cpu")), *self.run_reasons(spec)]
+
+    def run_reasons(self, spec: EngineSpec) -> list[str]:
+        """Why an engine cannot run here."""
+        if missing := module_reasons("onnxruntime", remedy=extra("cpu")):
+            return missing
+        reasons = precision_reasons(self.name, self.precisions, spec)
+        if spec.precision == "fp16" and _provider() == CPU:
+            reasons.append("onnxruntime computes fp16 on a GPU only (pip install onnxruntime-gpu); choose fp32")
+        return reasons
+
+    def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
+        """Copy the ONNX file and its external data."""
+        for part in onnx_files(graph.onnx(spec.precision)):
+            shutil.copyfile(part, folder / part.name)
+
+    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
+        """Optimise the stored graph for this machine."""
+        return _OnnxRuntimeEngine(spec, folder, _provider()).open()
+
+
+def open_onnx(graph: Graph, precision: Precision, folder: Path) -> PaddedEngine:
+    """The graph's ONNX file on the CPU in any precision it has kernels for: to check what another backend reads."""
+    spec = replace(graph.spec, precision=precision)
+    OnnxRuntimeBackend().build(graph, spec, folder)
+    return _OnnxRuntimeEngine(spec, folder, CPU).open()
+
+
+class _OnnxRuntimeEngine(PaddedEngine):
+    def __init__(self, spec: EngineSpec, folder: Path, provider: str) -> None:
+        super().__init__(spec, "cpu" if provider == CPU else "cuda")
+        self.folder, self.provider = folder, provider
+
+    def _load(self) -> Any:
+        runtime = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = LOG_ERRORS
+        wanted = {CPU: [CPU], CUDA: [CUDA, CPU], TENSORRT: [TENSORRT, CUDA, CPU]}[self.provider]
+        try:
+            session = runtime.InferenceSession(str(self.folder / FILE), options, providers=wanted)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise EngineInputError(f"onnxruntime does not open part {self.name}: {root_cause(error)}") from error
+        # A provider that fails to load is replaced by the next one without an error.
+        if session.get_providers()[0] != self.provider:
+            raise EngineInputError(f"onnxruntime did not load {self.provider}; install its CUDA libraries")
+        return session
+
+    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        session, device = self._handle, inputs[0].device
+        sizes = [(DTYPES[out.type], out.shape) for out in session.get_outputs()]
+        outputs = tuple(torch.empty(shape, dtype=dtype, device=device) for dtype, shape in sizes)
+        binding = session.io_binding()
+        for tensor, x in zip(self.spec.inputs, inputs, strict=True):
+            binding.bind_input(tensor.name, *_place(x))
+        for name, out in zip(self.spec.outputs, outputs, strict=True):
+            binding.bind_output(name, *_place(out))
+        if device.type == "cuda":  # ONNX Runtime works on a stream of its own
+            torch.cuda.current_stream().synchronize()
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return outputs
+
+
+def _place(x: torch.Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:
+    """Device, its index, numpy's dtype, shape and address: what a binding asks for."""
+    dtype = torch.empty(0, dtype=x.dtype).numpy().dtype
+    return x.device.type, x.device.index or 0, dtype, tuple(x.shape), x.data_ptr()
+
+
+def _provider() -> str:
+    """The fastest execution provider that can work here."""
+    available = importlib.import_module("onnxruntime").get_available_providers()
+    if cuda_reasons() or CUDA not in available:
+        return CPU
+    # Its GPU wheel lists TensorRT even where TensorRT's libraries are absent.
+    return TENSORRT if TENSORRT in available and importlib.util.find_spec("tensorrt") else CUDA

@@ -1,0 +1,44 @@
+"""Why something cannot run here: the sentences that several backends share."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+from prism_engines.quiet import quiet
+from prism_engines.spec import EngineSpec, Precision
+
+
+def module_reasons(*modules: str, remedy: str) -> list[str]:
+    """One sentence for each module that does not import."""
+    reasons = []
+    for module in modules:
+        try:
+            with quiet():
+                importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            reasons.append(f"the Python module {error.name or module} is not installed; {remedy}")
+        except Exception as error:  # a broken binary raises what it likes
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reasons.append(f"{module} is installed but does not import ({first}); {remedy}")
+    return reasons
+
+
+def extra(name: str) -> str:
+    """The command that installs one of our extras."""
+    return f"run: pip install 'prism-fast[{name}]'"
+
+
+def precision_reasons(backend: str, precisions: tuple[Precision, ...], spec: EngineSpec) -> list[str]:
+    """A sentence when the backend does not know the spec's precision."""
+    if spec.precision in precisions:
+        return []
+    return [f"{backend} does not build {spec.precision}; choose {' or '.join(precisions)}"]
+
+
+def cuda_reasons() -> list[str]:
+    """A sentence when torch cannot use a GPU."""
+    if torch.cuda.is_available():
+        return []
+    return ["torch sees no CUDA GPU; run on a machine with an NVIDIA GPU and its driver"]

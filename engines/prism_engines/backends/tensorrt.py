@@ -1,0 +1,197 @@
+"""TensorRT: the data-centre library (``tensorrt``) and the one for RTX GPUs (``tensorrt_rtx``) share one API.
+
+Networks are strongly typed: the precision is that of the ONNX graph. Every shape is static, so no profile is needed.
+TensorRT-RTX builds without a GPU and specialises its kernels on the GPU when an engine is opened; the data-centre
+library measures its kernels, so it builds on the GPU that will run them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from prism_engines.backends.padded import PaddedEngine
+from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
+from prism_engines.errors import EngineBuildError, EngineInputError
+from prism_engines.graph import Graph
+from prism_engines.spec import EngineSpec, Precision
+
+FILE = "model.engine"
+REMEDIES = {
+    "tensorrt": "on H100 and newer data-centre GPUs run: pip install tensorrt-cu13",
+    "tensorrt_rtx": extra("trt"),
+}
+#: TensorRT's names of element types.
+DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT64": torch.int64,
+    "INT32": torch.int32,
+    "BOOL": torch.bool,
+}
+
+
+class TensorRtBackend:
+    """NVIDIA's inference library.
+
+    Args:
+        module: which of the two libraries.
+        workspace_bytes: memory a layer may use for intermediate results; 4 GiB is our choice, not a measurement.
+        compute_capabilities: GPUs that a TensorRT-RTX engine serves, such as ``("SM89", "SM120")``. Empty for the
+            portable engine of Ampere and later. ``SM75`` must be asked for: it has no float32 matrix product.
+        timing_cache: file in which the data-centre library keeps its measurements from build to build.
+    """
+
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+
+    def __init__(
+        self,
+        module: Literal["tensorrt", "tensorrt_rtx"],
+        workspace_bytes: int = 4 * 2**30,
+        compute_capabilities: tuple[str, ...] = (),
+        timing_cache: Path | None = None,
+    ) -> None:
+        self.name: str = module
+        self.workspace_bytes, self.timing_cache = workspace_bytes, timing_cache
+        self.compute_capabilities = compute_capabilities
+
+    def version(self) -> str:
+        """Version of the library, or an empty string."""
+        return "" if self._missing() else str(importlib.import_module(self.name).__version__)
+
+    def target(self) -> str:
+        """The GPUs that an engine built here serves."""
+        if self.name == "tensorrt_rtx":
+            return "+".join(self.compute_capabilities) or "SM80 and later"
+        return f"{torch.cuda.get_device_name()} {_compute_capability()}" if torch.cuda.is_available() else "cuda"
+
+    def reasons(self, spec: EngineSpec) -> list[str]:
+        """Why it cannot build here."""
+        missing = [*self._missing(), *module_reasons("onnx", "onnxscript", remedy=extra("trt"))]
+        gpu = cuda_reasons() if self.name == "tensorrt" else []
+        builds = [f"data-centre TensorRT builds on its target GPU only: {reason}" for reason in gpu]
+        return [*missing, *precision_reasons(self.name, self.precisions, spec), *builds]
+
+    def run_reasons(self, spec: EngineSpec) -> list[str]:
+        """Why an engine cannot run here."""
+        reasons = [*self._missing(), *cuda_reasons()]
+        if reasons or self.name == "tensorrt" or self._serves(_compute_capability()):
+            return reasons
+        remedy = f"build for it, or {REMEDIES['tensorrt']}"
+        return [f"a TensorRT-RTX engine for {self.target()} does not serve {_compute_capability()}; {remedy}"]
+
+    def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
+        """Build from the ONNX graph of the wanted precision."""
+        trt = importlib.import_module(self.name)
+        source = graph.onnx(spec.precision)
+        logger = _logger(trt)
+        builder = trt.Builder(logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(source)):
+            raise EngineBuildError(f"{self.name} cannot read part {spec.part}: {_first_error(parser)}")
+        config = self._config(trt, builder)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise EngineBuildError(f"{self.name} cannot build part {spec.part}: {logger.first_error}")
+        (folder / FILE).write_bytes(plan)
+        self._keep_timings(config)
+
+    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
+        """Load the engine onto the current GPU."""
+        return _TensorRtEngine(self.name, spec, folder).open()
+
+    def _missing(self) -> list[str]:
+        return module_reasons(self.name, remedy=REMEDIES[self.name])
+
+    def _serves(self, capability: str) -> bool:
+        """Whether engines run on a GPU; the portable one serves what TensorRT-RTX knows, from Ampere on."""
+        if self.compute_capabilities:
+            return capability in self.compute_capabilities
+        known = importlib.import_module(self.name).ComputeCapability
+        return capability != "SM75" and hasattr(known, capability)
+
+    def _config(self, trt: Any, builder: Any) -> Any:
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_bytes)
+        if self.name == "tensorrt_rtx":
+            config.num_compute_capabilities = len(self.compute_capabilities)
+            for i, capability in enumerate(self.compute_capabilities):
+                config.set_compute_capability(_known_capability(trt, capability), i)
+        elif self.timing_cache is not None:
+            seen = self.timing_cache.read_bytes() if self.timing_cache.exists() else b""
+            config.set_timing_cache(config.create_timing_cache(seen), False)
+        return config
+
+    def _keep_timings(self, config: Any) -> None:
+        if self.name == "tensorrt" and self.timing_cache is not None:
+            self.timing_cache.write_bytes(config.get_timing_cache().serialize())
+
+
+class _TensorRtEngine(PaddedEngine):
+    def __init__(self, module: str, spec: EngineSpec, folder: Path) -> None:
+        super().__init__(spec, "cuda")
+        self.module, self.folder = module, folder
+
+    def _load(self) -> Any:
+        trt = importlib.import_module(self.module)
+        logger = _logger(trt)
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine((self.folder / FILE).read_bytes())
+        if engine is None:
+            raise EngineInputError(f"{self.module} does not open part {self.name}: {logger.first_error}")
+        return runtime, engine, engine.create_execution_context()  # each needs the one before it
+
+    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        _, engine, context = self._handle
+        outputs = tuple(self._empty(engine, name, inputs[0].device) for name in self.spec.outputs)
+        names = (*(tensor.name for tensor in self.spec.inputs), *self.spec.outputs)
+        for name, tensor in zip(names, (*inputs, *outputs), strict=True):
+            context.set_tensor_address(name, tensor.data_ptr())
+        # torch frees in stream order, so padded inputs may go out of scope before the GPU has read them.
+        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise EngineInputError(f"{self.module} did not run part {self.name}; rebuild the engine on this machine")
+        return outputs
+
+    def _empty(self, engine: Any, name: str, device: torch.device) -> torch.Tensor:
+        dtype = DTYPES[engine.get_tensor_dtype(name).name]
+        return torch.empty(tuple(engine.get_tensor_shape(name)), dtype=dtype, device=device)
+
+
+def _logger(trt: Any) -> Any:
+    """A logger that prints nothing and keeps the first error: the library's calls return only None or False."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # its base class exists only once the library is imported
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.first_error = "no message"
+
+        def log(self, severity: Any, message: str) -> None:
+            serious = severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+            if serious and self.first_error == "no message":
+                self.first_error = message.strip().splitlines()[0]
+
+    return Logger()
+
+
+def _first_error(parser: Any) -> str:
+    if parser.num_errors == 0:
+        return "no message"
+    error = parser.get_error(0)
+    where = f"node {error.node_name()} ({error.node_operator()}): " if error.node_operator() else ""
+    return where + str(error.desc()).strip().splitlines()[0]
+
+
+def _known_capability(trt: Any, name: str) -> Any:
+    known = [one for one in dir(trt.ComputeCapability) if one.startswith("SM")]
+    if name not in known:
+        raise EngineInputError(f"compute capability {name!r} is unknown to TensorRT-RTX, expected: {', '.join(known)}")
+    return getattr(trt.ComputeCapability, name)
+
+
+def _compute_capability() -> str:
+    return "SM{}{}".format(*torch.cuda.get_device_capability())

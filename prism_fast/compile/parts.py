@@ -1,0 +1,222 @@
+"""The parts of a run that engines can run, each with its oracle, its graph and what identifies it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import timm
+import torch
+import transformers
+from prism_engines.backends.base import Backend
+from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
+from prism_engines.base import Engine
+from prism_engines.graph import Graph, graph_hash, weights_hash
+from prism_engines.lowerings import LOWERINGS
+from prism_engines.spec import TORCH_DTYPES, EngineKey, EngineSpec, Precision, TensorSpec, inputs_json
+from prism_engines.vjp import trace_value_and_gradient
+from torch import nn
+
+from prism_fast.guidance.network import LatentClassifier, energy_of
+from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
+from prism_fast.sampling.noise import initial_latents
+from prism_fast.synthesis.sampler import Synthesizer
+
+Inputs = tuple[torch.Tensor, ...]
+Trace = Callable[[Precision, Inputs], nn.Module]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One computation: its eager oracle, how to trace it, and the hashes of its graph and weights."""
+
+    spec: EngineSpec
+    oracle: Engine
+    trace: Trace
+    graph: str
+    weights: str
+    random: Callable[[int], Inputs]
+
+    def key(self, backend: Backend, precision: Precision) -> EngineKey:
+        """What an engine of this part by ``backend`` is called."""
+        return EngineKey(
+            part=self.spec.part,
+            graph=self.graph,
+            weights=self.weights,
+            inputs=inputs_json(self.spec),
+            precision=precision,
+            backend=backend.name,
+            backend_version=backend.version(),
+            target=backend.target(),
+        )
+
+    def at(self, precision: Precision) -> EngineSpec:
+        """The spec in another precision."""
+        return replace(self.spec, precision=precision)
+
+    def make_graph(self, scratch: Path) -> Graph:
+        """The part for backends to build from."""
+        inputs = self.random(0)
+        return Graph(self.spec, lambda precision: self.trace(precision, inputs), inputs, scratch)
+
+
+class InPrecision(nn.Module):
+    """A module computing in another type; floating inputs and outputs stay float32."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        same = next(module.parameters()).dtype == dtype
+        self.module, self.dtype = module if same else copy.deepcopy(module).to(dtype), dtype
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """The module's outputs, float32."""
+        out = self.module(*(x.to(self.dtype) if x.is_floating_point() else x for x in inputs))
+        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
+
+
+class TextHidden(nn.Module):
+    """``(token ids, attention mask) -> hidden states`` of a text encoder."""
+
+    def __init__(self, encoder: nn.Module, masked: bool) -> None:
+        super().__init__()
+        self.encoder, self.masked = encoder, masked
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What the UNet attends to."""
+        out: torch.Tensor = self.encoder(tokens, attention_mask=mask if self.masked else None)[0]
+        return out
+
+
+class Parts:
+    """Every part of a loaded run, made on demand."""
+
+    def __init__(self, synthesizer: Synthesizer, lowerings: Any = LOWERINGS) -> None:
+        self.run, self.lowerings = synthesizer, lowerings
+        config, model = synthesizer.config, synthesizer.model
+        self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
+        self.tokens, self.width = model.tokenizer.model_max_length, model.unet.config.cross_attention_dim
+
+    def names(self) -> tuple[str, ...]:
+        """Parts in the order in which a sample meets them."""
+        return tuple(self._makers())
+
+    def get(self, name: str) -> Part:
+        """The part called ``name``."""
+        return self._makers()[name]()
+
+    def _makers(self) -> dict[str, Callable[[], Part]]:
+        return {
+            "text_encoder": self._text_encoder,
+            "unet": lambda: self._unet("unet", WholeUNet(self.run.model.unet), ("prediction",)),
+            "unet_deep": lambda: self._unet("unet_deep", DeepUNet(self.run.model.unet), ("prediction", "feature")),
+            "unet_shallow": self._unet_shallow,
+            "decoder": self._decoder,
+            "energy_gradient": self._energy_gradient,
+        }
+
+    def _forward_part(
+        self, name: str, module: nn.Module, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str, ...], **more: Any
+    ) -> Part:
+        module = module.eval().requires_grad_(False)
+
+        def trace(precision: Precision, _: Inputs) -> nn.Module:
+            return InPrecision(module, TORCH_DTYPES[precision])
+
+        return Part(
+            spec=_spec(name, inputs, names, outputs),
+            oracle=EagerEngine(module, name),
+            trace=trace,
+            graph=graph_hash(module, *_VERSIONS),
+            weights=weights_hash(module),
+            random=more.get("random", lambda seed: _like(inputs, seed)),
+        )
+
+    def _unet_inputs(self) -> Inputs:
+        rows = 2 * self.batch
+        z = torch.zeros(rows, *self.latent)
+        return z, torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, self.tokens, self.width)
+
+    def _random_unet(self, like: Inputs) -> Callable[[int], Inputs]:
+        def random(seed: int) -> Inputs:
+            z, t, *rest = _like(like, seed)
+            generator = torch.Generator().manual_seed(seed)
+            return z, torch.randint(1, 1000, t.shape, generator=generator), *rest
+
+        return random
+
+    def _unet(self, name: str, module: nn.Module, outputs: tuple[str, ...]) -> Part:
+        inputs = self._unet_inputs()
+        return self._forward_part(name, module, inputs, ("z", "t", "text"), outputs, random=self._random_unet(inputs))
+
+    def _unet_shallow(self) -> Part:
+        module = ShallowUNet(self.run.model.unet)
+        inputs = self._unet_inputs()
+        with torch.no_grad():
+            feature = DeepUNet(self.run.model.unet)(*(x[:1] for x in inputs))[1]
+        inputs = (*inputs, torch.zeros(len(inputs[0]), *feature.shape[1:]))
+        names = ("z", "t", "text", "feature")
+        return self._forward_part(
+            "unet_shallow", module, inputs, names, ("prediction",), random=self._random_unet(inputs)
+        )
+
+    def _text_encoder(self) -> Part:
+        encoder = self.run.model.text_encoder
+        module = TextHidden(encoder, bool(getattr(encoder.config, "use_attention_mask", False)))
+        shape = (self.batch, self.tokens)
+        inputs = (torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64))
+
+        def random(seed: int) -> Inputs:
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randint(0, encoder.config.vocab_size, shape, generator=generator), inputs[1]
+
+        return self._forward_part("text_encoder", module, inputs, ("tokens", "mask"), ("hidden",), random=random)
+
+    def _decoder(self) -> Part:
+        inputs = (torch.zeros(self.batch, *self.latent),)
+        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",))
+
+    def _gradient_inputs(self, seed: int) -> Inputs:
+        indices = tuple(range(seed * self.batch, (seed + 1) * self.batch))
+        latents = initial_latents(seed, indices, self.latent)
+        labels = torch.arange(self.batch) % self.run.teacher.config.num_classes
+        return latents, labels, *self.run.sampler.views(indices, 0, torch.device("cpu"))
+
+    def _energy_gradient(self) -> Part:
+        config = self.run.config.guidance
+        module = LatentClassifier(self.run.decoder, self.run.teacher).eval().requires_grad_(False)
+        energy = energy_of(config)
+
+        def trace(precision: Precision, inputs: Inputs) -> nn.Module:
+            return trace_value_and_gradient(InPrecision(module, TORCH_DTYPES[precision]), energy, inputs, self.lowerings)
+
+        inputs = self._gradient_inputs(0)
+        names, outputs = ("latents", "labels", "rows", "columns"), ("energy", "gradient", "logits")
+        objective = f"{config.objective} {config.temperature} {config.second_temperature}"
+        return Part(
+            spec=_spec("energy_gradient", inputs, names, outputs),
+            oracle=EagerGradientEngine(module, energy),
+            trace=trace,
+            graph=graph_hash(module, objective, *_VERSIONS),
+            weights=weights_hash(module),
+            random=self._gradient_inputs,
+        )
+
+
+_VERSIONS = (diffusers.__version__, timm.__version__, transformers.__version__)
+
+
+def _spec(name: str, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str, ...]) -> EngineSpec:
+    tensors = (
+        TensorSpec(n, tuple(x.shape), str(x.dtype).removeprefix("torch."))
+        for n, x in zip(names, inputs, strict=True)
+    )
+    return EngineSpec(name, tuple(tensors), outputs)
+
+
+def _like(inputs: Inputs, seed: int) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(x.shape, generator=generator).to(x.dtype) for x in inputs)

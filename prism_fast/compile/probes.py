@@ -1,0 +1,38 @@
+"""Real inputs of every part, taken from the beginning of an eager run: what the gate compares engines on."""
+
+from __future__ import annotations
+
+import torch
+
+from prism_fast.compile.parts import Inputs
+from prism_fast.models.text import tokenize
+from prism_fast.models.unet_split import DeepUNet
+from prism_fast.sampling.noise import initial_latents
+from prism_fast.sampling.solvers import make_solver
+from prism_fast.synthesis.plan import build_plan
+from prism_fast.synthesis.sampler import Synthesizer
+
+#: Steps of the run that are taken at most: a UNet of Stable Diffusion's size takes seconds a step on a CPU.
+STEPS = 6
+
+
+@torch.no_grad()
+def real_inputs(run: Synthesizer, part: str) -> Inputs:
+    """Inputs of ``part`` after a few unguided steps of the run's first batch."""
+    rows = build_plan(run.config, run.config.sampling.batch_size).to_pylist()
+    if part == "text_encoder":
+        tokens = tokenize([row["prompt"] for row in rows], run.model.tokenizer)
+        return tokens.input_ids, tokens.attention_mask
+    batch, sampler = run.batch(rows), run.sampler
+    z = initial_latents(sampler.seed, batch.indices, sampler.latent_shape).to(run.device)
+    solver = make_solver(sampler.sampling.solver, sampler.grid)
+    last = min(STEPS, len(sampler.grid)) - 1
+    for i in range(last):
+        z = solver.step(z, sampler.denoise(z, i, batch)[0], i)
+    inputs = sampler.unet_inputs(z, last, batch)
+    if part == "unet_shallow":
+        return *inputs, DeepUNet(run.model.unet)(*inputs)[1]
+    if part.startswith("unet"):
+        return inputs
+    denoised = sampler.denoise(z, last, batch)[0]
+    return (denoised,) if part == "decoder" else (denoised, batch.labels, *sampler.views(batch.indices, last, z.device))

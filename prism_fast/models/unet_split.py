@@ -1,0 +1,105 @@
+"""A diffusers UNet as two networks: the whole, which also gives its deep feature, and the shallow rest that reuses it.
+
+Reference: Ma et al. 2023, "DeepCache": the input of the last up block changes slowly from step to step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def _embed(
+    unet: Any, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, added: dict[str, torch.Tensor] | None
+) -> Any:
+    embedded = unet.time_embedding(unet.get_time_embed(z, t))
+    more = unet.get_aug_embed(embedded, text, added) if added else None
+    return embedded if more is None else embedded + more
+
+
+def _down(block: Any, x: torch.Tensor, temb: torch.Tensor, text: torch.Tensor) -> Any:
+    if getattr(block, "has_cross_attention", False):
+        return block(hidden_states=x, temb=temb, encoder_hidden_states=text)
+    return block(hidden_states=x, temb=temb)
+
+
+def _up(block: Any, x: torch.Tensor, skips: tuple[torch.Tensor, ...], temb: torch.Tensor, text: torch.Tensor) -> Any:
+    if getattr(block, "has_cross_attention", False):
+        return block(hidden_states=x, res_hidden_states_tuple=skips, temb=temb, encoder_hidden_states=text)
+    return block(hidden_states=x, res_hidden_states_tuple=skips, temb=temb)
+
+
+def _head(unet: Any, x: torch.Tensor) -> Any:
+    if unet.conv_norm_out is not None:
+        x = unet.conv_act(unet.conv_norm_out(x))
+    return unet.conv_out(x)
+
+
+def added_conditions(extra: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor] | None:
+    """SDXL's pooled text (n, width) and time ids (n, 6), when they are given."""
+    return {"text_embeds": extra[0], "time_ids": extra[1]} if extra else None
+
+
+class WholeUNet(nn.Module):
+    """``(z, t, text[, pooled, time_ids]) -> prediction``."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, *extra: torch.Tensor) -> torch.Tensor:
+        """The prediction, shaped like ``z``."""
+        added = added_conditions(extra)
+        out: torch.Tensor = self.unet(z, t, text, added_cond_kwargs=added, return_dict=False)[0]
+        return out
+
+
+class DeepUNet(nn.Module):
+    """``(z, t, text[, ...]) -> (prediction, feature)``: the feature enters the last up block."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet: Any = unet
+
+    def forward(
+        self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, *extra: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same prediction as the UNet's own forward."""
+        unet = self.unet
+        temb = _embed(unet, z, t, text, added_conditions(extra))
+        x = unet.conv_in(z)
+        skips = (x,)
+        for block in unet.down_blocks:
+            x, made = _down(block, x, temb, text)
+            skips += made
+        if unet.mid_block is not None:
+            x = unet.mid_block(x, temb, encoder_hidden_states=text)
+        feature = x
+        for block in unet.up_blocks:
+            feature, count = x, len(block.resnets)
+            x = _up(block, x, skips[-count:], temb, text)
+            skips = skips[:-count]
+        return _head(unet, x), feature
+
+
+class ShallowUNet(nn.Module):
+    """``(z, t, text, feature[, ...]) -> prediction``: the first down block and the last up block alone."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet: Any = unet
+
+    def forward(
+        self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, feature: torch.Tensor, *extra: torch.Tensor
+    ) -> torch.Tensor:
+        """Exact when ``feature`` was computed from the same inputs."""
+        unet = self.unet
+        temb = _embed(unet, z, t, text, added_conditions(extra))
+        x = unet.conv_in(z)
+        last = unet.up_blocks[-1]
+        _, made = _down(unet.down_blocks[0], x, temb, text)
+        skips = (x, *made)[: len(last.resnets)]
+        out: torch.Tensor = _head(unet, _up(last, feature, skips, temb, text))
+        return out

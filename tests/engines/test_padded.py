@@ -1,0 +1,86 @@
+"""What compiled engines share: padding, chunks, and refusals that name the input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from prism_engines.backends.padded import PaddedEngine, pad_rows
+from prism_engines.errors import EngineInputError
+from torch import Tensor
+
+from tests.engines import tiny
+
+
+class Recorder(PaddedEngine):
+    """Sums each row and keeps the inputs it was given."""
+
+    seen: list[tuple[Tensor, ...]]
+
+    def _load(self) -> str:
+        self.seen = []
+        return "loaded"
+
+    def _run_full(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self.seen.append(inputs)
+        x, labels = inputs
+        return (x.flatten(1).sum(1) + labels,)
+
+
+def expected(x: Tensor, labels: Tensor) -> Tensor:
+    return x.flatten(1).sum(1) + labels
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 11])
+def test_any_number_of_rows(rows: int) -> None:
+    inputs = tiny.batch(rows)
+    with Recorder(tiny.spec()) as engine:
+        (out,) = engine.run(*inputs)
+        torch.testing.assert_close(out, expected(*inputs), rtol=0, atol=0)
+        assert [len(x) for x, _ in engine.seen] == [tiny.BATCH] * -(-rows // tiny.BATCH)
+
+
+def test_padding_repeats_the_last_row() -> None:
+    assert pad_rows(torch.tensor([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+
+
+def test_the_engine_sees_contiguous_detached_inputs() -> None:
+    x, labels = tiny.batch(tiny.BATCH)
+    strided = x.transpose(2, 3).requires_grad_(True)
+    with Recorder(tiny.spec()) as engine:
+        engine.run(strided, labels)
+        seen = engine.seen[0][0]
+    assert seen.is_contiguous()
+    assert not seen.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((torch.zeros(2, 3, 6, 6),), "1 inputs were given, expected 2; pass x, labels"),
+        (
+            (torch.zeros(2, 3, 6, 7), torch.zeros(2).long()),
+            r"input x is float32 \(2, 3, 6, 7\) on cpu, expected float32",
+        ),
+        ((torch.zeros(2, 3, 6), torch.zeros(2).long()), r"input x is .*expected float32 \(n, 3, 6, 6\)"),
+        ((torch.zeros(2, 3, 6, 6), torch.zeros(2)), r"input labels is float32 \(2,\) on cpu, expected int64 \(n,\)"),
+        ((torch.zeros(0, 3, 6, 6), torch.zeros(0).long()), "input x is .*with n >= 1"),
+        ((torch.zeros(2, 3, 6, 6, device="meta"), torch.zeros(2).long()), "input x is .* on meta, .* on cpu"),
+        ((torch.zeros(2, 3, 6, 6), torch.zeros(3).long()), "inputs x, labels have 2, 3 rows, expected one number"),
+    ],
+)
+def test_a_wrong_input_is_named(inputs: tuple[Tensor, ...], message: str) -> None:
+    with Recorder(tiny.spec()) as engine, pytest.raises(EngineInputError, match=message) as caught:
+        engine.run(*inputs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_engine_refuses_and_opens_again() -> None:
+    engine = Recorder(tiny.spec())
+    with pytest.raises(EngineInputError, match="engine tiny is closed"):
+        engine.run(*tiny.batch(1))
+    with engine:
+        engine.run(*tiny.batch(1))
+        assert engine.open() is engine
+        assert len(engine.seen) == 1, "opening an open engine must not load it again"
+    with pytest.raises(EngineInputError, match=r"call open\(\) before run\(\)"):
+        engine.run(*tiny.batch(1))

@@ -1,0 +1,127 @@
+"""TensorRT: engines are really built without a GPU; they are run only where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from prism_engines.backends.tensorrt import TensorRtBackend
+from prism_engines.errors import EngineBuildError, EngineInputError
+from prism_engines.graph import Graph
+from prism_engines.spec import EngineSpec, Precision, TensorSpec
+from torch import Tensor, nn
+
+from tests.engines import tiny
+
+
+class PoolWithIndices(nn.Module):
+    """TensorRT's parser takes no max pooling that also returns indices."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = nn.functional.max_pool2d(x, 2, return_indices=True)
+        return values, indices
+
+
+@pytest.fixture
+def rtx() -> TensorRtBackend:
+    """TensorRT-RTX, where it can build."""
+    backend = TensorRtBackend("tensorrt_rtx")
+    if reasons := backend.reasons(tiny.spec()):
+        pytest.skip("; ".join(reasons))
+    return backend
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return tiny.graph(tmp_path_factory.mktemp("graph"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_builds_without_a_gpu(rtx: TensorRtBackend, graph: Graph, precision: Precision, tmp_path: Path) -> None:
+    spec = tiny.spec(precision)
+    rtx.build(graph, spec, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
+    assert (tmp_path / "model.engine").stat().st_size > 1000
+
+
+def test_builds_for_named_gpus(rtx: TensorRtBackend, graph: Graph, tmp_path: Path) -> None:
+    backend = TensorRtBackend("tensorrt_rtx", compute_capabilities=("SM89", "SM120"))
+    assert backend.target() == "SM89+SM120"
+    assert rtx.target() == "SM80 and later"
+    backend.build(graph, tiny.spec(), tmp_path)
+    assert (tmp_path / "model.engine").exists()
+
+
+def test_an_unknown_gpu_is_refused(rtx: TensorRtBackend, graph: Graph, tmp_path: Path) -> None:
+    backend = TensorRtBackend(rtx.name, compute_capabilities=("SM90",))  # type: ignore[arg-type]
+    with pytest.raises(EngineInputError, match="compute capability 'SM90' is unknown to TensorRT-RTX, expected: SM"):
+        backend.build(graph, tiny.spec(), tmp_path)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_network_that_a_gpu_cannot_run_is_refused(graph: Graph, tmp_path: Path) -> None:
+    backend = TensorRtBackend("tensorrt_rtx", compute_capabilities=("SM75",))
+    with pytest.raises(EngineBuildError, match=r"cannot build part tiny: .*FP32 .*not supported") as caught:
+        backend.build(graph, tiny.spec(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parser_names_the_node(rtx: TensorRtBackend, tmp_path: Path) -> None:
+    spec = EngineSpec("bad", (TensorSpec("x", (1, 1, 4, 4)),), ("y", "indices"))
+    graph = Graph(spec, lambda _: PoolWithIndices(), (torch.zeros(1, 1, 4, 4),), tmp_path / "scratch")
+    with pytest.raises(EngineBuildError, match=r"cannot read part bad: node \S+ \(MaxPool\): ") as caught:
+        rtx.build(graph, spec, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_running_needs_a_gpu(rtx: TensorRtBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert any("torch sees no CUDA GPU" in reason for reason in rtx.run_reasons(tiny.spec()))
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "serves"),
+    [
+        ((8, 9), (), True),
+        ((12, 0), (), True),
+        ((7, 5), (), False),
+        ((9, 0), (), False),
+        ((8, 9), ("SM120",), False),
+        ((7, 5), ("SM75",), True),
+    ],
+)
+def test_gpus_that_an_engine_serves(
+    capability: tuple[int, int],
+    built_for: tuple[str, ...],
+    serves: bool,
+    rtx: TensorRtBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    reasons = TensorRtBackend("tensorrt_rtx", compute_capabilities=built_for).run_reasons(tiny.spec())
+    assert (reasons == []) is serves
+    assert serves or "pip install tensorrt-cu13" in reasons[0]
+
+
+def test_the_data_centre_library_builds_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reasons = TensorRtBackend("tensorrt").reasons(tiny.spec())
+    assert any(reason.startswith("data-centre TensorRT builds on its target GPU only") for reason in reasons)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
+def test_computes_what_eager_computes_on_a_gpu(module: str, graph: Graph, tmp_path: Path) -> None:
+    backend = TensorRtBackend(module)  # type: ignore[arg-type]
+    spec = tiny.spec("fp16")
+    if reasons := [*backend.reasons(spec), *backend.run_reasons(spec)]:
+        pytest.skip("; ".join(reasons))
+    backend.build(graph, spec, tmp_path)
+    inputs = tiny.batch(7)
+    with backend.open(spec, tmp_path) as engine:
+        outputs = engine.run(*(x.cuda() for x in inputs))
+    for got, want in zip(outputs, tiny.net()(*inputs), strict=True):
+        torch.testing.assert_close(got.cpu(), want, rtol=0, atol=0.01)
