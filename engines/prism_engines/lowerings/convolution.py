@@ -26,37 +26,80 @@ def flipped(weight: Tensor, groups: int) -> Tensor:
 
 
 def insert_zeros(x: Tensor, stride: list[int]) -> Tensor:
-    """Put ``stride - 1`` zeros after each element of the last two axes but the last: (n, c, (h-1)·s+1, ...)."""
-    n, c, h, w = x.shape
-    sh, sw = stride
-    if sh > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w), (0, 0, 0, sh - 1)).reshape(n, c, h * sh, w)[:, :, : (h - 1) * sh + 1]
-    if sw > 1:
-        x = F.pad(x.unsqueeze(4), (0, sw - 1)).reshape(n, c, x.shape[2], w * sw)[..., : (w - 1) * sw + 1]
-    return x
+    """Each element of the last two axes followed by ``stride - 1`` zeros: (n, c, h·s, w·s).
+
+    An enlarged copy times a mask: padding and slicing said the same, but took 40 % of an OpenVINO engine's time.
+    """
+    if stride == [1, 1]:
+        return x
+    size = [x.shape[2] * stride[0], x.shape[3] * stride[1]]
+    rows, columns = (
+        torch.tensor([float(i % s == 0) for i in range(n)], dtype=x.dtype, device=x.device)
+        for n, s in zip(size, stride, strict=True)
+    )
+    return _aten.upsample_nearest2d(x, size) * (rows.view(-1, 1) * columns)
+
+
+def _pads(offsets: list[tuple[int, int]], sizes: list[tuple[int, int]]) -> tuple[list[int], bool]:
+    """``F.pad``'s amounts for taps at offsets (from, to) an axis and (input, output) sizes; and whether both ends agree."""
+    amounts: list[int] = []
+    for (low, high), (size_in, size_out) in zip(offsets[::-1], sizes[::-1], strict=True):
+        amounts += [-low, size_out - 1 + high - (size_in - 1)]
+    left, right, top, bottom = amounts
+    return amounts, left == right >= 0 and top == bottom >= 0
+
+
+def _correlate(
+    x: Tensor, weight: Tensor, low: list[int], size: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """Convolution whose first tap lies ``low`` from each of ``size`` outputs an axis; a negative pad crops."""
+    high = [low[a] + dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1)]
+    offsets = [(low[a], high[a]) for a in (0, 1)]
+    pads, symmetric = _pads(offsets, [(x.shape[2 + a], size[a]) for a in (0, 1)])
+    if symmetric:
+        return F.conv2d(x, weight, None, 1, (pads[2], pads[0]), dilation, groups)
+    return F.conv2d(F.pad(x, pads), weight, None, 1, 0, dilation, groups)
+
+
+def _taps(size: int, stride: int, padding: int, reach: int) -> list[list[list[float]]]:
+    """Which tap ``k`` output phase ``r`` takes at offset ``i``: 0 or 1, by [r][i + reach][k]."""
+    offsets = range(-reach, reach + 1)
+    return [[[float(r + padding - k == i * stride) for k in range(size)] for i in offsets] for r in range(stride)]
+
+
+def _phase_weight(weight: Tensor, stride: int, padding: list[int]) -> tuple[Tensor, int]:
+    """Weight (in·s², out, d, d) whose output, shuffled, is the transposed map with stride ``s``; and its first offset.
+
+    Output ``s·q + r`` sums ``g[q + (r + p - k) / s] · W[k]`` over the taps ``k`` for which that index is whole.
+    """
+    sizes = weight.shape[2:]
+    extremes = [r + p - k for n, p in zip(sizes, padding, strict=True) for r in (0, stride - 1) for k in (0, n - 1)]
+    reach = max(abs(e) // stride for e in extremes)
+    rows, columns = (
+        torch.tensor(_taps(n, stride, p, reach), dtype=weight.dtype, device=weight.device)
+        for n, p in zip(sizes, padding, strict=True)
+    )
+    phases = torch.einsum("oikm,rak,cbm->ircoab", weight, rows, columns)
+    return phases.reshape(-1, weight.shape[0], 2 * reach + 1, 2 * reach + 1), -reach
 
 
 def _transposed(
     g: Tensor,
     weight: Tensor,
-    size: tuple[int, int],
+    size: list[int],
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     groups: int,
 ) -> Tensor:
     """The transposed map of a convolution, with output height and width ``size``."""
-    g = insert_zeros(g, stride)
-    pads = []
-    for axis in (1, 0):
-        span = dilation[axis] * (weight.shape[2 + axis] - 1)
-        before = span - padding[axis]
-        pads += [before, size[axis] + span - g.shape[2 + axis] - before]
-    left, right, top, bottom = pads
-    if left == right >= 0 and top == bottom >= 0:
-        return F.conv2d(g, flipped(weight, groups), None, 1, (top, left), dilation, groups)
-    # A negative pad crops: the convolution had thrown those rows away.
-    return F.conv2d(F.pad(g, pads), flipped(weight, groups), None, 1, 0, dilation, groups)
+    if groups == 1 and dilation == [1, 1] and stride == [2, 2]:
+        phases, low = _phase_weight(weight, 2, padding)
+        half = [-(-n // 2) for n in size]
+        y = F.pixel_shuffle(_correlate(g, phases, [low, low], half, [1, 1], 1), 2)
+        return y if half == [n / 2 for n in size] else y[:, :, : size[0], : size[1]]
+    low = [padding[a] - dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1)]
+    return _correlate(insert_zeros(g, stride), flipped(weight, groups), low, size, dilation, groups)
 
 
 def convolution(
@@ -73,15 +116,15 @@ def convolution(
     """A plain convolution stays; a transposed one is rewritten."""
     if not transposed:
         return NotImplemented
-    size = tuple(
+    size = [
         (x.shape[2 + a] - 1) * stride[a]
         - 2 * padding[a]
         + dilation[a] * (weight.shape[2 + a] - 1)
         + output_padding[a]
         + 1
         for a in (0, 1)
-    )
-    y = _transposed(x, weight, (size[0], size[1]), stride, padding, dilation, groups)
+    ]
+    y = _transposed(x, weight, size, stride, padding, dilation, groups)
     return y if bias is None else y + bias.view(1, -1, 1, 1)
 
 
@@ -105,8 +148,7 @@ def convolution_backward(
         )
     if transposed:
         return F.conv2d(g, weight, None, stride, padding, dilation, groups), None, None
-    size = (x.shape[2], x.shape[3])
-    return _transposed(g, weight, size, stride, padding, dilation, groups), None, None
+    return _transposed(g, weight, [x.shape[2], x.shape[3]], stride, padding, dilation, groups), None, None
 
 
 LOWERINGS: dict[Any, Any] = {

@@ -86,7 +86,8 @@ def max_pool2d_backward(
     for offset in _offsets(kernel, dilation):
         takes = torch.where(_slice(wide, offset, stride, size) == top, free, torch.zeros_like(free))
         free = free - takes
-        spread = insert_zeros(g * takes, stride)
+        (h, w), taken = size, insert_zeros(g * takes, stride)
+        spread = taken[:, :, : (h - 1) * stride[0] + 1, : (w - 1) * stride[1] + 1]
         after = [wide.shape[2 + a] - offset[a] - spread.shape[2 + a] for a in (0, 1)]
         part = F.pad(spread, (offset[1], after[1], offset[0], after[0]))
         total = part if total is None else total + part
