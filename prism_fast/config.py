@@ -15,6 +15,8 @@ from prism_fast.errors import ConfigError, InputError
 from prism_fast.labels.space import BUNDLED
 
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
+BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
+EnginePart = Literal["text_encoder", "unet", "decoder", "energy_gradient"]
 SolverName = Literal["ddim", "dpmpp_2m", "euler"]
 
 
@@ -81,6 +83,14 @@ class GuidanceConfig(_Document):
         return self
 
 
+class EnginesConfig(_Document):
+    """What computes a run. Compiled engines give the same samples within the gate's tolerance, not the same bytes."""
+
+    backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
+    parts: tuple[EnginePart, ...] = Field(("text_encoder", "unet", "decoder", "energy_gradient"), min_length=1)
+
+
 class SynthesisConfig(_Document):
     """How many samples, and how they are stored."""
 
@@ -130,13 +140,23 @@ class RunConfig(_Document):
     prompts: PromptsConfig
     sampling: SamplingConfig = SamplingConfig()
     guidance: GuidanceConfig = GuidanceConfig()
+    engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     distill: DistillConfig = DistillConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _differentiable(self) -> RunConfig:
+        if self.engines.backend != "eager" and self.guidance.enabled and self.guidance.mode == "latent":
+            raise ValueError(
+                "guidance.mode latent differentiates the UNet, which only engines.backend eager does; choose denoised"
+            )
+        return self
+
     def run_hash(self) -> str:
         """SHA-256 of what decides the samples' bytes; device, model paths and distillation are left out."""
-        data = self.model_dump(mode="json", include={"seed", "prompts", "guidance", "sampling", "synthesis", "labels"})
+        sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
+        data = self.model_dump(mode="json", include=sections)
         del data["sampling"]["device"]
         data["labels"] = _labels_identity(self.labels)
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))

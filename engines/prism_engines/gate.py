@@ -24,11 +24,19 @@ class Threshold:
     cosine: float
 
 
-#: Ours, from what was measured with the minis: fp32 backends stay below 1e-5, bf16 below 0.05 (docs/engines.md).
+#: Ours, from what was measured with the minis (docs/engines.md). The derivative of a ReLU network jumps where an
+#: activation crosses zero, so rounding moves a gradient further than a value: eager torch's own bf16 gradient of the
+#: bundled teacher has cosine 0.89 to its fp32 one, a median relative error of 0.48.
 THRESHOLDS: dict[Precision, Threshold] = {
     "fp32": Threshold(rel_error=1e-3, cosine=0.99999),
     "fp16": Threshold(rel_error=3e-2, cosine=0.999),
-    "bf16": Threshold(rel_error=2e-1, cosine=0.98),
+    "bf16": Threshold(rel_error=1e-1, cosine=0.99),
+}
+#: The same for an output called ``gradient``.
+GRADIENT_THRESHOLDS: dict[Precision, Threshold] = {
+    "fp32": Threshold(rel_error=5e-3, cosine=0.9999),
+    "fp16": Threshold(rel_error=2e-1, cosine=0.98),
+    "bf16": Threshold(rel_error=7e-1, cosine=0.8),
 }
 
 
@@ -88,28 +96,52 @@ def _dead(engine: torch.Tensor, eager: torch.Tensor) -> bool:
     return bool(_rows(engine).std() < 1e-6) and not bool(_rows(eager).std() < 1e-6)
 
 
-def compare(engine: Engine, oracle: Engine, inputs: Sequence[Inputs], outputs: Sequence[str]) -> tuple[float, ...]:
-    """``(rel_error, worst_rel_error, cosine)`` over all inputs and outputs.
+@dataclass(frozen=True)
+class OutputError:
+    """How far one output of the engine is from eager's: see :class:`GateResult`."""
+
+    name: str
+    rel_error: float
+    worst_rel_error: float
+    cosine: float
+
+
+def _compare_output(name: str, engine: torch.Tensor, eager: torch.Tensor, who: str) -> OutputError:
+    if engine.shape != eager.shape:
+        raise GateError(f"{who}: output {name} is {tuple(engine.shape)}, eager gives {tuple(eager.shape)}")
+    if bool(torch.isfinite(eager).all()) and not bool(torch.isfinite(engine).all()):
+        raise GateError(f"{who}: output {name} holds NaN or infinity where eager's is finite")
+    if _dead(engine, eager):
+        raise GateError(f"{who}: output {name} is constant where eager's is not")
+    errors = sample_errors(engine, eager)
+    cosine = float(sample_cosines(engine, eager).median())
+    return OutputError(name, float(errors.median()), float(errors.max()), cosine)
+
+
+def compare(engine: Engine, oracle: Engine, inputs: Sequence[Inputs], outputs: Sequence[str]) -> list[OutputError]:
+    """Every output for every input.
 
     Raises:
         GateError: an output is missing, of another shape, not finite or constant where eager's is not.
     """
-    errors, cosines = [], []
+    found = []
     for given in inputs:
         want, got = oracle.run(*given), engine.run(*given)
-        if [tuple(x.shape) for x in want] != [tuple(x.shape) for x in got]:
+        if len(want) != len(got):
+            raise GateError(f"{engine.name}: it has {len(got)} outputs, eager has {len(want)}")
+        rows = zip(outputs, got, want, strict=True)
+        found += [_compare_output(name, a, b, engine.name) for name, a, b in rows]
+    return found
+
+
+def _judge(errors: Sequence[OutputError], who: str, precision: Precision) -> None:
+    for one in errors:
+        limit = (GRADIENT_THRESHOLDS if one.name == "gradient" else THRESHOLDS)[precision]
+        if one.rel_error > limit.rel_error or one.cosine < limit.cosine:
             raise GateError(
-                f"{engine.name}: outputs {[tuple(x.shape) for x in got]}, eager gives {[tuple(x.shape) for x in want]}"
+                f"{who} ({precision}): output {one.name} has relative error {one.rel_error:.3g} (at most "
+                f"{limit.rel_error:g}), cosine {one.cosine:.5f} (at least {limit.cosine:g}); nothing was stored"
             )
-        for name, a, b in zip(outputs, got, want, strict=True):
-            if bool(torch.isfinite(b).all()) and not bool(torch.isfinite(a).all()):
-                raise GateError(f"{engine.name}: output {name} holds NaN or infinity where eager's is finite")
-            if _dead(a, b):
-                raise GateError(f"{engine.name}: output {name} is constant where eager's is not")
-            errors.append(sample_errors(a, b))
-            cosines.append(sample_cosines(a, b))
-    typical = max(float(e.median()) for e in errors)
-    return typical, max(float(e.max()) for e in errors), min(float(c.median()) for c in cosines)
 
 
 def median_s(run: Callable[[], object], repeats: int = 5) -> float:
@@ -137,13 +169,15 @@ def gate(
     Raises:
         GateError: it differs by more than ``THRESHOLDS`` allows; the message holds the numbers.
     """
-    error, worst, cosine = compare(engine, oracle, inputs, outputs)
-    limit = THRESHOLDS[precision]
-    if error > limit.rel_error or cosine < limit.cosine:
-        raise GateError(
-            f"{engine.name} ({precision}): relative error {error:.3g} (at most {limit.rel_error:g}), "
-            f"cosine {cosine:.5f} (at least {limit.cosine:g}); nothing was stored"
-        )
+    errors = compare(engine, oracle, inputs, outputs)
+    _judge(errors, engine.name, precision)
     eager_s = median_s(lambda: oracle.run(*inputs[0])) if timed else None
     engine_s = median_s(lambda: engine.run(*inputs[0])) if timed else None
-    return GateResult(error, worst, cosine, eager_s, engine_s, gated_through)
+    return GateResult(
+        max(e.rel_error for e in errors),
+        max(e.worst_rel_error for e in errors),
+        min(e.cosine for e in errors),
+        eager_s,
+        engine_s,
+        gated_through,
+    )

@@ -14,6 +14,9 @@ import typer
 ConfigArg = Annotated[str, typer.Argument(help="Name of a bundled configuration (see 'configs') or a YAML file.")]
 OutOpt = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change one value: section.key=value. Repeatable.")]
+StoreOpt = Annotated[
+    Path | None, typer.Option("--store", help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _PLAIN_EVERY_S = 10.0

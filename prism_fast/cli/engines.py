@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, echo_json
+from prism_fast.cli.common import JsonOpt, StoreOpt, echo_json
 
 if TYPE_CHECKING:
     from prism_engines.record import EngineRecord
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="Look at stored engines, check them, remove what is of no use.")
-
-StoreOpt = Annotated[
-    Path | None, typer.Option("--store", help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache.")
-]
-
 
 def _open(store: Path | None) -> Store:
     from prism_engines.store import Store, default_store

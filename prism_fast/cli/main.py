@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from prism_fast.cli.build_engines import build_engines
 from prism_fast.cli.configs import configs
 from prism_fast.cli.demo import demo
 from prism_fast.cli.distill import distill
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a classifier without its data: energy-guided synthesis, then a student.",
 )
-for _command in (demo, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
+for _command in (demo, build_engines, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json, prepare
+from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, StoreOpt, echo_json, prepare
 
 
 def synthesize(
@@ -15,6 +15,7 @@ def synthesize(
     images: Annotated[
         int | None, typer.Option("--images", help="Number of images; overrides the configuration.")
     ] = None,
+    store: StoreOpt = None,
     set_: SetOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
@@ -29,7 +30,7 @@ def synthesize(
     from prism_fast.synthesis.worker import synthesize as run
 
     with ProgressBars().phase("synthesize") as progress:
-        summary = run(settings, out, progress)
+        summary = run(settings, out, progress, store, log=lambda line: typer.echo(line, err=True))
     if json_output:
         echo_json({**asdict(summary), "out": str(out), "run_hash": settings.run_hash()})
     else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from prism_engines.backends import backend as backend_named
 from prism_engines.backends import backends
@@ -21,10 +22,16 @@ from prism_engines.store import Store
 
 from prism_fast.compile.parts import Part, Parts
 from prism_fast.compile.probes import real_inputs
+from prism_fast.synthesis.sampler import Synthesizer
 
 Log = Callable[[str], None]
 #: Tried in this order when no precision is asked for: the first one that the backend has and the gate passes.
 PREFERRED: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+
+
+def precision_of(name: str) -> Precision | None:
+    """A precision by name; ``auto`` is none in particular."""
+    return None if name == "auto" else cast(Precision, name)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,20 @@ def summarise(record: EngineRecord, batch: int) -> Built:
     )
 
 
+class Probes:
+    """What the gate runs a part on, made when it is first needed: an engine found in the store needs none."""
+
+    def __init__(self, run: Synthesizer, part: Part) -> None:
+        self.run, self.part = run, part
+        self._made: list[Inputs] = []
+
+    def get(self) -> list[Inputs]:
+        """Fresh random inputs, and real ones."""
+        if not self._made:
+            self._made = [self.part.random(1), real_inputs(self.run, self.part.spec.part)]
+        return self._made
+
+
 class Builder:
     """Builds the engines of one run's parts into one store."""
 
@@ -96,7 +117,7 @@ class Builder:
         part = self.parts.get(part_name)
         with tempfile.TemporaryDirectory(prefix="prism-graph-") as scratch:
             graph = part.make_graph(Path(scratch))
-            probes = (part.random(1), real_inputs(self.parts.run, part_name))
+            probes = Probes(self.parts.run, part)
             for one in self.candidates(backend):
                 try:
                     yield self._first(part, graph, one, precision, probes)
@@ -107,7 +128,7 @@ class Builder:
                     yield Refused(part_name, one.name, str(reason))
 
     def _first(
-        self, part: Part, graph: Graph, backend: Backend, precision: Precision | None, probes: Sequence[Inputs]
+        self, part: Part, graph: Graph, backend: Backend, precision: Precision | None, probes: Probes
     ) -> EngineRecord:
         """The first precision that works; a gate that fails moves on to the next, and counts when none is left."""
         wanted = (precision,) if precision else PREFERRED
@@ -123,7 +144,7 @@ class Builder:
         raise type(last)("; ".join(dict.fromkeys(reasons)))
 
     def one(
-        self, part: Part, graph: Graph, backend: Backend, precision: Precision, probes: Sequence[Inputs]
+        self, part: Part, graph: Graph, backend: Backend, precision: Precision, probes: Probes
     ) -> EngineRecord:
         """One engine, from the store or built.
 
@@ -151,14 +172,14 @@ class Builder:
         backend: Backend,
         precision: Precision,
         folder: Path,
-        probes: Sequence[Inputs],
+        probes: Probes,
     ) -> GateResult:
         spec, outputs = part.at(precision), part.spec.outputs
         if not backend.run_reasons(spec):
             with backend.open(spec, folder) as engine:
-                return gate(engine, part.oracle, probes, outputs, precision, backend.name)
+                return gate(engine, part.oracle, probes.get(), outputs, precision, backend.name)
         # It cannot run here, but the ONNX graph it was built from can. The CPU provider has no bfloat16.
         through: Precision = "fp32" if precision == "bf16" else precision
         with tempfile.TemporaryDirectory(dir=graph.scratch) as copy, open_onnx(graph, through, Path(copy)) as engine:
             name = f"onnxruntime, the {through} graph"
-            return gate(engine, part.oracle, probes, outputs, precision, name, timed=False)
+            return gate(engine, part.oracle, probes.get(), outputs, precision, name, timed=False)

@@ -22,6 +22,7 @@ from prism_engines.vjp import trace_value_and_gradient
 from torch import nn
 
 from prism_fast.guidance.network import LatentClassifier, energy_of
+from prism_fast.models.text import TextHidden
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.synthesis.sampler import Synthesizer
@@ -76,19 +77,6 @@ class InPrecision(nn.Module):
         """The module's outputs, float32."""
         out = self.module(*(x.to(self.dtype) if x.is_floating_point() else x for x in inputs))
         return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
-
-
-class TextHidden(nn.Module):
-    """``(token ids, attention mask) -> hidden states`` of a text encoder."""
-
-    def __init__(self, encoder: nn.Module, masked: bool) -> None:
-        super().__init__()
-        self.encoder, self.masked = encoder, masked
-
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """What the UNet attends to."""
-        out: torch.Tensor = self.encoder(tokens, attention_mask=mask if self.masked else None)[0]
-        return out
 
 
 class Parts:
@@ -165,7 +153,7 @@ class Parts:
 
     def _text_encoder(self) -> Part:
         encoder = self.run.model.text_encoder
-        module = TextHidden(encoder, bool(getattr(encoder.config, "use_attention_mask", False)))
+        module = TextHidden(encoder)
         shape = (self.batch, self.tokens)
         inputs = (torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from prism_engines.backends.eager import EagerEngine
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from prism_fast.labels.space import load_label_space
 from prism_fast.minis.autoencoder import LATENT_CHANNELS
 from prism_fast.minis.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
-from prism_fast.models.text import encode_prompts
+from prism_fast.models.text import TextHidden, encode_prompts
 
 BATCH, EMPTY_CAPTIONS = 64, 0.1
 #: Compiling takes 100 s and makes a step 1.2 times faster: a longer training earns it back.
@@ -89,7 +90,7 @@ def train_unet(
     """Train on latents (n, c, h, w) and their captions; return the averaged UNet."""
     torch.manual_seed(0)
     table = {text: i for i, text in enumerate(dict.fromkeys(["", *(t for row in captions for t in row)]))}
-    embeddings = encode_prompts(list(table), tokenizer, text_encoder).half()
+    embeddings = encode_prompts(list(table), tokenizer, EagerEngine(TextHidden(text_encoder), "text_encoder")).half()
     index = torch.tensor([[table[t] for t in row] for row in captions])
     shares = torch.tensor([share for share, _ in CAPTIONS])
     alphas = make_scheduler().alphas_cumprod

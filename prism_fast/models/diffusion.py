@@ -95,6 +95,8 @@ def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torc
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(f"{path / part}: its weights lack {len(missing)} tensors, the first is {missing[0]}")
+    if any(key.startswith("pooler.") for key in info["missing_keys"]):
+        network.pooler = None  # random numbers: they would make equal encoders look different
     return network
 
 

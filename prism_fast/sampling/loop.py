@@ -56,10 +56,16 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Engines:
-    """What the loop runs: UNet ``(z, t, text) -> prediction`` and the energy gradient."""
+    """What a run computes with.
 
+    ``text_encoder``: (tokens, mask) to hidden states; ``unet``: (z, t, text) to prediction; ``decoder``: latents to
+    images in [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient and logits.
+    """
+
+    text_encoder: Engine
     unet: Engine
-    gradient: Engine | None
+    decoder: Engine
+    energy_gradient: Engine
 
 
 class GuidedSampler:
@@ -117,15 +123,14 @@ class GuidedSampler:
         self, z: torch.Tensor, denoised: torch.Tensor, i: int, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (n,) and its gradient (n, c, h, w) by the denoised latents, or by ``z`` through the UNet."""
-        assert self.engines.gradient is not None
         views = self.views(batch.indices, i, z.device)
         if self.guidance.mode == "denoised":
-            energy, gradient, _ = self.engines.gradient.run(denoised, batch.labels, *views)
+            energy, gradient, _ = self.engines.energy_gradient.run(denoised, batch.labels, *views)
             return energy, gradient
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
             clean, _ = self.denoise(leaf, i, batch)
-            energy, at_clean, _ = self.engines.gradient.run(clean.detach(), batch.labels, *views)
+            energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), batch.labels, *views)
             (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
         return energy, gradient
 

@@ -35,7 +35,7 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
     if not config.guidance.enabled or quantile is None:
         return {}
     unguided = config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
-    plain = Synthesizer(unguided, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
+    plain = Synthesizer(unguided, synthesizer.model, synthesizer.teacher, synthesizer.hashes, synthesizer.engines)
     made = plain.make(build_plan(config, config.guidance.margin_samples).to_pylist())
     if not made.samples:
         raise RunError(

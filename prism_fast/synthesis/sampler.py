@@ -20,7 +20,7 @@ from prism_fast.minis.bundle import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
-from prism_fast.models.text import encode_prompts
+from prism_fast.models.text import TextHidden, encode_prompts
 from prism_fast.models.unet_split import WholeUNet
 from prism_fast.sampling.grid import make_grid
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
@@ -52,13 +52,36 @@ class Made:
 class Synthesizer:
     """Loads a run's models and makes its samples."""
 
-    def __init__(self, config: RunConfig, model: DiffusionModel, teacher: Classifier, hashes: dict[str, str]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: DiffusionModel,
+        teacher: Classifier,
+        hashes: dict[str, str],
+        engines: Engines | None = None,
+    ) -> None:
         self.config, self.model, self.teacher, self.hashes = config, model, teacher, hashes
         self.device = torch.device(config.sampling.device)
+        self.dtype = getattr(torch, config.sampling.dtype)
         self.decoder = LatentDecoder(model)
         self.margins: dict[int, float] = {}
         self._embeddings: dict[str, torch.Tensor] = {}
+        self.engines = engines or self._eager()
         self.sampler = self._make_sampler()
+
+    def _eager(self) -> Engines:
+        return Engines(
+            EagerEngine(TextHidden(self.model.text_encoder), "text_encoder"),
+            EagerEngine(WholeUNet(self.model.unet), "unet"),
+            EagerEngine(self.decoder, "decoder"),
+            energy_gradient_engine(self.decoder, self.teacher, self.config.guidance),
+        )
+
+    def with_engines(self, engines: Engines) -> Self:
+        """The same run computed by other engines."""
+        other = type(self)(self.config, self.model, self.teacher, self.hashes, engines)
+        other.margins = self.margins
+        return other
 
     @classmethod
     def load(cls, config: RunConfig) -> Self:
@@ -86,9 +109,8 @@ class Synthesizer:
         if sampling.height % factor or sampling.width % factor:
             raise InputError(f"sampling.height and width must be multiples of {factor} for this model")
         shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
-        gradient = energy_gradient_engine(self.decoder, self.teacher, self.config.guidance)
         return GuidedSampler(
-            Engines(EagerEngine(WholeUNet(self.model.unet), "unet"), gradient),
+            self.engines,
             make_grid(self.model.scheduler, sampling.steps),
             self.model.prediction_type,
             shape,
@@ -102,10 +124,9 @@ class Synthesizer:
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:
         """Each prompt's embedding (n, tokens, width); a prompt is encoded once."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
-        for prompt, embedding in zip(
-            new, encode_prompts(new, self.model.tokenizer, self.model.text_encoder) if new else (), strict=True
-        ):
-            self._embeddings[prompt] = embedding
+        if new:
+            made = encode_prompts(new, self.model.tokenizer, self.engines.text_encoder, self.device)
+            self._embeddings.update(zip(new, made, strict=True))
         return torch.stack([self._embeddings[p] for p in prompts])
 
     def batch(self, rows: Sequence[Row]) -> Batch:
@@ -135,7 +156,7 @@ class Synthesizer:
         return Made(tuple(samples), tuple(quarantined))
 
     def _finish(self, rows: Sequence[Row], sampled: Sampled) -> Made:
-        images = self.decoder(sampled.latents.to(next(self.model.vae.parameters()).dtype)).float()
+        images = self.engines.decoder.run(sampled.latents.to(self.dtype))[0].float()
         finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
         pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
         logits = self.teacher.logits(pixels, len(rows)).cpu()

@@ -38,6 +38,7 @@ class Record(BaseModel):
     size_bytes: int
     run_hash: str
     models: dict[str, str]
+    engines: dict[str, str] = {}
     classes: int
     image_ext: str
     first_index: int
@@ -156,6 +157,7 @@ def make_record(
     *,
     run_hash: str,
     models: dict[str, str],
+    engines: dict[str, str] | None = None,
     classes: int,
     image_ext: str,
     first_index: int,
@@ -176,6 +178,7 @@ def make_record(
         size_bytes=len(tar),
         run_hash=run_hash,
         models=models,
+        engines=engines or {},
         classes=classes,
         image_ext=image_ext,
         first_index=first_index,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
 from prism_fast.synthesis.calibrate import load_or_calibrate
@@ -16,6 +18,7 @@ from prism_fast.synthesis.rundir import RunDirectory, require_free
 from prism_fast.synthesis.sampler import Synthesizer
 from prism_fast.synthesis.shards import Record, commit_shard, make_record, tar_bytes
 
+_LOG = logging.getLogger(__name__)
 #: (images finished, images planned, images a second of this process)
 Progress = Callable[[int, int, float], None]
 
@@ -31,8 +34,9 @@ class Summary:
     images_per_s: float
 
 
-def make_shard(synthesizer: Synthesizer, directory: RunDirectory, plan: pa.Table, shard: int) -> Record:
+def make_shard(compiled: Compiled, directory: RunDirectory, plan: pa.Table, shard: int) -> Record:
     """Sample one shard's rows of the plan and commit it."""
+    synthesizer = compiled.synthesizer
     config = synthesizer.config
     size = config.synthesis.shard_size
     first = shard * size
@@ -46,6 +50,7 @@ def make_shard(synthesizer: Synthesizer, directory: RunDirectory, plan: pa.Table
         tar,
         run_hash=directory.facts()["run_hash"],  # as claimed: the label file may change meanwhile
         models=synthesizer.hashes,
+        engines=compiled.digests,
         classes=synthesizer.teacher.config.num_classes,
         image_ext=config.synthesis.image_format,
         first_index=first,
@@ -64,11 +69,25 @@ def _check_models(directory: RunDirectory, hashes: dict[str, str]) -> None:
             raise InputError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
 
 
-def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -> Summary:
+def synthesize(
+    config: RunConfig,
+    out: Path,
+    progress: Progress | None = None,
+    store: Path | None = None,
+    log: Callable[[str], None] = _LOG.info,
+) -> Summary:
     """Make a whole run, or what is missing of it.
+
+    Args:
+        config: what to make.
+        out: the run's directory.
+        progress: told after every shard.
+        store: where compiled engines are kept; the user's own store when not given.
+        log: told which engines are built and used.
 
     Raises:
         InputError: bad models, or a directory of another run. RunError: the disk refused.
+        EngineError: a named backend cannot run here.
     """
     directory = RunDirectory(out)
     total, size = config.synthesis.images, config.synthesis.shard_size
@@ -77,15 +96,17 @@ def synthesize(config: RunConfig, out: Path, progress: Progress | None = None) -
     synthesizer = Synthesizer.load(config)
     directory.claim(config)
     directory.clean_temporaries()
-    _check_models(directory, synthesizer.hashes)
-    synthesizer.margins = load_or_calibrate(synthesizer, out / "margins.json")
     done, plan = directory.records(), directory.plan()
+    _check_models(directory, synthesizer.hashes)
+    recorded = next(iter(done.values())).engines if done else {}
+    compiled = compile_run(synthesizer, recorded, log, store)
+    compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
     rows = sum(r.planned for r in done.values())
     made, seconds = 0, 0.0
     for shard in range(-(-total // size)):
         if shard in done:
             continue
-        record = make_shard(synthesizer, directory, plan, shard)
+        record = make_shard(compiled, directory, plan, shard)
         made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
         if progress:
             progress(rows, total, made / seconds)

@@ -149,7 +149,7 @@ def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, obje
     for name, sampler in {"guided": guided, "plain": _sampler(synthesizer, scale=0.0, **settings)}.items():
         latents = sampler.sample(batch, CPU).latents
         assert guided.engines.gradient is not None
-        energies[name], _, _ = guided.engines.gradient.run(latents, batch.labels, *guided.views(batch.indices, 0, CPU))
+        energies[name], _, _ = guided.engines.energy_gradient.run(latents, batch.labels, *guided.views(batch.indices, 0, CPU))
     gain = energies["plain"] - energies["guided"]
     assert gain.mean() > 0
     assert (gain > 0).float().mean() >= 0.75

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 _aten: Any = torch.ops.aten
 Tensor = torch.Tensor
@@ -14,9 +14,14 @@ Axis = Callable[[Tensor], Tensor]
 
 
 def axis_matrix(resample: Axis, size: int, like: Tensor) -> Tensor:
-    """Matrix (out, size) of a linear map of vectors, found by applying it to the unit vectors."""
-    eye = torch.eye(size, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32, device=like.device)
-    return resample(eye.view(size, 1, size)).reshape(size, -1).t().contiguous().to(like.dtype)
+    """Matrix (out, size) of a linear map of vectors, found by applying it to the unit vectors.
+
+    The map runs outside of the trace, as the operator that it is: inside it would itself be lowered, to itself.
+    """
+    with _disable_current_modes():
+        eye = torch.eye(size, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+        matrix = resample(eye.view(size, 1, size)).reshape(size, -1).t().contiguous()
+        return matrix.to(like.device, like.dtype)
 
 
 def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -29,24 +34,14 @@ def separable_backward(g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return rows.t() @ (g @ columns)
 
 
-def _nearest(size_in: int, size_out: int) -> Axis:
-    return lambda x: F.interpolate(x, size=size_out, mode="nearest")
+def _nearest(size_out: int, scale: float | None) -> Axis:
+    return lambda x: _aten.upsample_nearest1d.default(x, [size_out], scale)
 
 
-def _bilinear(size_out: int, align_corners: bool, antialias: bool) -> Axis:
-    def resample(x: Tensor) -> Tensor:
-        # A second axis of one element: antialiasing exists for two axes only.
-        wide = x.unsqueeze(2)
-        return F.interpolate(
-            wide, size=(1, size_out), mode="bilinear", align_corners=align_corners, antialias=antialias
-        ).squeeze(2)
-
-    return resample
-
-
-def _matrices(make: Callable[[int, int], Axis], like: Tensor, sizes: tuple[int, int], out: list[int]) -> list[Tensor]:
-    # The unit vectors are constants: the maps run while tracing and leave no node in the graph.
-    return [axis_matrix(make(n, m), n, like) for n, m in zip(sizes, out, strict=True)]
+def _bilinear(size_out: int, scale: float | None, align_corners: bool, antialias: bool) -> Axis:
+    resize = _aten._upsample_bilinear2d_aa.default if antialias else _aten.upsample_bilinear2d.default
+    # A second axis of one element: antialiasing exists for two axes only.
+    return lambda x: resize(x.unsqueeze(2), [1, size_out], align_corners, None, scale).squeeze(2)
 
 
 def upsample_nearest2d_backward(
@@ -58,15 +53,23 @@ def upsample_nearest2d_backward(
 ) -> Tensor:
     """Whole multiples sum their blocks; anything else takes two matrices."""
     n, c, h, w = input_size
-    if output_size[0] % h == 0 and output_size[1] % w == 0:
+    axes = [(h, output_size[0], scales_h), (w, output_size[1], scales_w)]
+    # A given scale decides which pixel is nearest, also where it is not the ratio of the sizes.
+    if all(out == size * (out // size) and scale in (None, out // size) for size, out, scale in axes):
         return g.reshape(n, c, h, output_size[0] // h, w, output_size[1] // w).sum((3, 5))
-    return separable_backward(g, *_matrices(_nearest, g, (h, w), output_size))
+    return separable_backward(g, *(axis_matrix(_nearest(out, scale), size, g) for size, out, scale in axes))
+
+
+def _bilinear_matrices(
+    antialias: bool, like: Tensor, sizes: list[int], out: list[int], align: bool, scales: tuple[float | None, ...]
+) -> list[Tensor]:
+    axes = zip(sizes, out, scales, strict=True)
+    return [axis_matrix(_bilinear(m, scale, align, antialias), n, like) for n, m, scale in axes]
 
 
 def _bilinear_forward(antialias: bool) -> Callable[..., Tensor]:
     def forward(x: Tensor, size: list[int], align: bool, sh: float | None = None, sw: float | None = None) -> Tensor:
-        pair = _matrices(lambda _, out: _bilinear(out, align, antialias), x, (x.shape[2], x.shape[3]), size)
-        return separable(x, *pair)
+        return separable(x, *_bilinear_matrices(antialias, x, list(x.shape[2:]), size, align, (sh, sw)))
 
     return forward
 
@@ -75,8 +78,7 @@ def _bilinear_backward(antialias: bool) -> Callable[..., Tensor]:
     def backward(
         g: Tensor, out: list[int], size: list[int], align: bool, sh: float | None = None, sw: float | None = None
     ) -> Tensor:
-        pair = _matrices(lambda _, o: _bilinear(o, align, antialias), g, (size[2], size[3]), out)
-        return separable_backward(g, *pair)
+        return separable_backward(g, *_bilinear_matrices(antialias, g, list(size[2:]), out, align, (sh, sw)))
 
     return backward
 
