@@ -40,6 +40,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "error: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "[1/2] environment: .venv ($$($(PYTHON) --version))"
 	@$(PYTHON) -m venv .venv
-	@echo "[2/2] packages: torch with CUDA libraries takes 5.5 GB of disk, this is the long step"
-	@$(PIP) install --quiet --progress-bar off -c constraints.txt -e '.[dali,minis,dev]'
+	@echo "[2/2] packages: with torch, CUDA libraries and TensorRT 7.5 GB of disk, this is the long step"
+	@$(PIP) install --quiet --progress-bar off -c constraints.txt -e '.[cpu,dali,dev,minis,trt]'
 	@touch $(STAMP)

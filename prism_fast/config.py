@@ -16,7 +16,7 @@ from prism_fast.labels.space import BUNDLED
 
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
 BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
-EnginePart = Literal["text_encoder", "unet", "decoder", "energy_gradient"]
+EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient"]
 SolverName = Literal["ddim", "dpmpp_2m", "euler"]
 
 

@@ -33,7 +33,7 @@ from prism_fast.synthesis.worker import synthesize
 
 GENERATOR_ONLY = "unseen concepts, styles only the generator knew"
 SHIFT = "unseen concepts, styles nobody knew"
-VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "numpy")
+VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "openvino", "numpy")
 STUDENTS = ("guided", "unguided", "real")
 _FEATURE_SIZE = 128
 
@@ -149,13 +149,13 @@ def without_guidance(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
 
 
-def run_demo(config: RunConfig, out: Path, bars: Bars) -> dict[str, Any]:
-    """Everything, resumable at any point; returns what ``summary.json`` holds."""
+def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Everything, resumable at any point; returns what ``summary.json`` holds. Engines are kept in ``out/engines``."""
     start = time.monotonic()
     rates = {}
     for name, settings in (("guided", config), ("unguided", without_guidance(config))):
         with bars.phase(f"synthesize {name} images") as progress:
-            synthesize(settings, out / name, progress)
+            synthesize(settings, out / name, progress, out / "engines", log)
         records = _records(out / name)
         rates[name] = sum(r.planned for r in records) / sum(r.seconds for r in records)
     teacher = load_classifier(resolve(config.models.teacher, "teacher"))

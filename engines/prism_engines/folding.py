@@ -20,7 +20,9 @@ def _constant(graph: GraphModule, node: Any) -> torch.Tensor | None:
 
 
 def _add_constant(graph: GraphModule, before: Node, value: torch.Tensor) -> Node:
-    number = sum(1 for name, _ in graph.named_buffers() if name.startswith("_folded"))
+    # Not their count: dropped constants leave gaps, and a name given twice overwrites a weight.
+    taken = [int(name.removeprefix("_folded_")) for name in graph._buffers if name.startswith("_folded_")]
+    number = max(taken, default=-1) + 1
     graph.register_buffer(f"_folded_{number}", value.detach().clone().contiguous())
     with graph.graph.inserting_before(before):
         return graph.graph.get_attr(f"_folded_{number}")
@@ -80,6 +82,7 @@ def _fold_after(graph: GraphModule, node: Node) -> bool:
     else:
         conv.update_arg(2, _add_constant(graph, conv, vector if bias is None else bias + vector))
     node.replace_all_uses_with(conv)
+    graph.graph.erase_node(node)  # a dead user would keep what follows, a norm's shift, from folding too
     return True
 
 
@@ -98,6 +101,7 @@ def _fold_before(graph: GraphModule, node: Node) -> bool:
     scaled = (weight.view(groups, -1, *weight.shape[1:]) * per_group).reshape(weight.shape)
     conv.update_arg(1, _add_constant(graph, conv, scaled))
     conv.update_arg(0, node.args[0])
+    graph.graph.erase_node(node)
     return True
 
 

@@ -11,6 +11,6 @@ PRIMITIVES: frozenset[str] = frozenset(
     _to_copy _unsafe_view alias arange as_strided cat clone constant_pad_nd detach detach_ empty empty_like expand eye fill
     flip full full_like gather index index_select embedding lift_fresh lift_fresh_copy narrow new_empty new_full
     new_ones new_zeros ones ones_like permute repeat reshape scalar_tensor select slice split split_with_sizes squeeze
-    stack t to transpose triu unsqueeze view zeros zeros_like
+    stack t to transpose tril triu unsqueeze view zeros zeros_like
     """.split()
 )

@@ -22,7 +22,7 @@ def demo(
     prepare()
     from prism_fast.demo import run_demo
 
-    summary = run_demo(settings, out, ProgressBars())
+    summary = run_demo(settings, out, ProgressBars(), lambda line: typer.echo(line, err=True))
     if json_output:
         echo_json(summary)
         return

@@ -66,9 +66,10 @@ def compile_run(
         if recorded:
             raise InputError("the run was begun with compiled engines; set engines.backend as it was")
         return Compiled(synthesizer, {})
+    wanted = [p for p in config.parts if p != "energy_gradient" or synthesizer.config.guidance.enabled]
     builder = Builder(Parts(synthesizer), Store(store or default_store()), log)
     chosen = {
-        part: _choose(builder, part, config.backend, config.precision, recorded.get(part)) for part in config.parts
+        part: _choose(builder, part, config.backend, config.precision, recorded.get(part)) for part in wanted
     }
     opened = {}
     for part, record in chosen.items():

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import timm
@@ -22,7 +22,7 @@ from prism_engines.vjp import trace_value_and_gradient
 from torch import nn
 
 from prism_fast.guidance.network import LatentClassifier, energy_of
-from prism_fast.models.text import TextHidden
+from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.synthesis.sampler import Synthesizer
@@ -86,7 +86,7 @@ class Parts:
         self.run, self.lowerings = synthesizer, lowerings
         config, model = synthesizer.config, synthesizer.model
         self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
-        self.tokens, self.width = model.tokenizer.model_max_length, model.unet.config.cross_attention_dim
+        self.tokens = model.tokenizer.model_max_length
 
     def names(self) -> tuple[str, ...]:
         """Parts in the order in which a sample meets them."""
@@ -97,8 +97,10 @@ class Parts:
         return self._makers()[name]()
 
     def _makers(self) -> dict[str, Callable[[], Part]]:
+        second = {"text_encoder_2": self._text_encoder_2} if self.run.engines.text_encoder_2 else {}
         return {
             "text_encoder": self._text_encoder,
+            **second,
             "unet": lambda: self._unet("unet", WholeUNet(self.run.model.unet), ("prediction",)),
             "unet_deep": lambda: self._unet("unet_deep", DeepUNet(self.run.model.unet), ("prediction", "feature")),
             "unet_shallow": self._unet_shallow,
@@ -125,8 +127,9 @@ class Parts:
 
     def _unet_inputs(self) -> Inputs:
         rows = 2 * self.batch
-        z = torch.zeros(rows, *self.latent)
-        return z, torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, self.tokens, self.width)
+        conditions = self.run.conditions([""] * rows)
+        z = torch.zeros(rows, *self.latent, device=self.run.device)
+        return z, torch.zeros(rows, dtype=torch.int64, device=z.device), *(x.contiguous() for x in conditions)
 
     def _random_unet(self, like: Inputs) -> Callable[[int], Inputs]:
         def random(seed: int) -> Inputs:
@@ -136,32 +139,43 @@ class Parts:
 
         return random
 
+    def _unet_names(self, inputs: Inputs) -> tuple[str, ...]:
+        return ("z", "t", "text", "pooled", "time_ids")[: len(inputs)]
+
     def _unet(self, name: str, module: nn.Module, outputs: tuple[str, ...]) -> Part:
         inputs = self._unet_inputs()
-        return self._forward_part(name, module, inputs, ("z", "t", "text"), outputs, random=self._random_unet(inputs))
+        names = self._unet_names(inputs)
+        return self._forward_part(name, module, inputs, names, outputs, random=self._random_unet(inputs))
 
     def _unet_shallow(self) -> Part:
-        module = ShallowUNet(self.run.model.unet)
-        inputs = self._unet_inputs()
+        unet, inputs = self.run.model.unet, self._unet_inputs()
         with torch.no_grad():
-            feature = DeepUNet(self.run.model.unet)(*(x[:1] for x in inputs))[1]
-        inputs = (*inputs, torch.zeros(len(inputs[0]), *feature.shape[1:]))
-        names = ("z", "t", "text", "feature")
-        return self._forward_part(
-            "unet_shallow", module, inputs, names, ("prediction",), random=self._random_unet(inputs)
-        )
+            feature = DeepUNet(unet)(*(x[:1] for x in inputs))[1]
+        names = (*self._unet_names(inputs), "feature")
+        inputs = (*inputs, feature.new_zeros(len(inputs[0]), *feature.shape[1:]))
+        module, random = ShallowUNet(unet), self._random_unet(inputs)
+        return self._forward_part("unet_shallow", module, inputs, names, ("prediction",), random=random)
 
     def _text_encoder(self) -> Part:
+        second = self.run.engines.text_encoder_2 is not None
         encoder = self.run.model.text_encoder
-        module = TextHidden(encoder)
-        shape = (self.batch, self.tokens)
-        inputs = (torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64))
+        return self._text("text_encoder", TextPenultimate(encoder) if second else TextHidden(encoder), second)
+
+    def _text_encoder_2(self) -> Part:
+        assert self.run.model.text_encoder_2 is not None
+        return self._text("text_encoder_2", TextPenultimate(self.run.model.text_encoder_2), True)
+
+    def _text(self, name: str, module: nn.Module, pooled: bool) -> Part:
+        shape, device = (self.batch, self.tokens), self.run.device
+        zeros = torch.zeros(shape, dtype=torch.int64, device=device)
+        inputs, words = (zeros, torch.ones_like(zeros)), int(cast(Any, module).encoder.config.vocab_size)
 
         def random(seed: int) -> Inputs:
             generator = torch.Generator().manual_seed(seed)
-            return torch.randint(0, encoder.config.vocab_size, shape, generator=generator), inputs[1]
+            return torch.randint(0, words, shape, generator=generator).to(device), inputs[1]
 
-        return self._forward_part("text_encoder", module, inputs, ("tokens", "mask"), ("hidden",), random=random)
+        outputs = ("hidden", "pooled") if pooled else ("hidden",)
+        return self._forward_part(name, module, inputs, ("tokens", "mask"), outputs, random=random)
 
     def _decoder(self) -> Part:
         inputs = (torch.zeros(self.batch, *self.latent),)

@@ -20,8 +20,9 @@ STEPS = 6
 def real_inputs(run: Synthesizer, part: str) -> Inputs:
     """Inputs of ``part`` after a few unguided steps of the run's first batch."""
     rows = build_plan(run.config, run.config.sampling.batch_size).to_pylist()
-    if part == "text_encoder":
-        tokens = tokenize([row["prompt"] for row in rows], run.model.tokenizer)
+    if part.startswith("text_encoder"):
+        tokenizer = run.model.tokenizer_2 if part.endswith("_2") else run.model.tokenizer
+        tokens = tokenize([row["prompt"] for row in rows], tokenizer).to(run.device)
         return tokens.input_ids, tokens.attention_mask
     batch, sampler = run.batch(rows), run.sampler
     z = initial_latents(sampler.seed, batch.indices, sampler.latent_shape).to(run.device)

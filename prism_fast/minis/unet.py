@@ -90,7 +90,7 @@ def train_unet(
     """Train on latents (n, c, h, w) and their captions; return the averaged UNet."""
     torch.manual_seed(0)
     table = {text: i for i, text in enumerate(dict.fromkeys(["", *(t for row in captions for t in row)]))}
-    embeddings = encode_prompts(list(table), tokenizer, EagerEngine(TextHidden(text_encoder), "text_encoder")).half()
+    embeddings = encode_prompts(list(table), [(tokenizer, EagerEngine(TextHidden(text_encoder), "text"))]).text.half()
     index = torch.tensor([[table[t] for t in row] for row in captions])
     shares = torch.tensor([share for share, _ in CAPTIONS])
     alphas = make_scheduler().alphas_cumprod

@@ -13,13 +13,18 @@ from torch import nn
 from prism_fast.errors import DataError
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_NETWORKS = ("unet", "vae", "text_encoder")
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+#: Stable Diffusion XL's second encoder; a model has both of these or none.
+_SECOND = ("text_encoder_2", "tokenizer_2")
 _PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """The networks of a latent diffusion model and the constants that tie them together."""
+    """The networks of a latent diffusion model and the constants that tie them together.
+
+    ``zero_empty_prompt``: the empty prompt is embedded as zeros, as SDXL's pipeline does.
+    """
 
     unet: nn.Module
     vae: nn.Module
@@ -32,6 +37,9 @@ class DiffusionModel:
     scaling_factor: float
     shift_factor: float
     path: Path
+    text_encoder_2: nn.Module | None = None
+    tokenizer_2: Any = None
+    zero_empty_prompt: bool = False
 
 
 class LatentDecoder(nn.Module):
@@ -61,8 +69,8 @@ def _read_index(path: Path) -> dict[str, Any]:
     missing = [part for part in _PARTS if part not in index or not (path / part).is_dir()]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_PARTS)}")
-    for part in _PARTS:
-        entry = index[part]
+    for part in (*_PARTS, *(_SECOND if _SECOND[0] in index else ())):
+        entry = index.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
             raise DataError(f"{file}: {part} is {entry!r}; expected [library, class]")
     return index
@@ -79,7 +87,7 @@ def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torc
     options: dict[str, Any] = {"local_files_only": True}
     if part == "unet" or part == "vae":
         options["torch_dtype"] = dtype
-    elif part == "text_encoder":
+    elif part.startswith("text_encoder"):
         options["dtype"] = dtype
     if part in _NETWORKS:
         options["output_loading_info"] = True
@@ -112,8 +120,9 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
         DataError: a part is missing or unreadable, or UNet and autoencoder disagree about latent channels.
     """
     index = _read_index(path)
-    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in _PARTS}
-    for name in _NETWORKS:
+    names = (*_PARTS, *(_SECOND if _SECOND[0] in index else ()))
+    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in names}
+    for name in parts.keys() & set(_NETWORKS):
         parts[name] = parts[name].to(device).eval().requires_grad_(False)
     unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
     channels = vae.config.latent_channels
@@ -124,7 +133,7 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
     prediction = scheduler.config.prediction_type
     if prediction not in _PREDICTIONS:
         raise DataError(f"{path}/scheduler predicts {prediction!r}; supported: {', '.join(_PREDICTIONS)}")
-    width = parts["text_encoder"].config.hidden_size
+    width = sum(parts[name].config.hidden_size for name in parts.keys() & {"text_encoder", "text_encoder_2"})
     if unet.config.cross_attention_dim != width:
         raise DataError(
             f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}"
@@ -141,4 +150,7 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
         scaling_factor=float(vae.config.scaling_factor),
         shift_factor=float(vae.config.get("shift_factor") or 0.0),
         path=path,
+        text_encoder_2=parts.get("text_encoder_2"),
+        tokenizer_2=parts.get("tokenizer_2"),
+        zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )

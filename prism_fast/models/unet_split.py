@@ -15,7 +15,7 @@ def _embed(
     unet: Any, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, added: dict[str, torch.Tensor] | None
 ) -> Any:
     embedded = unet.time_embedding(unet.get_time_embed(z, t))
-    more = unet.get_aug_embed(embedded, text, added) if added else None
+    more = unet.get_aug_embed(embedded, text, added or {})
     return embedded if more is None else embedded + more
 
 
@@ -25,10 +25,22 @@ def _down(block: Any, x: torch.Tensor, temb: torch.Tensor, text: torch.Tensor) -
     return block(hidden_states=x, temb=temb)
 
 
-def _up(block: Any, x: torch.Tensor, skips: tuple[torch.Tensor, ...], temb: torch.Tensor, text: torch.Tensor) -> Any:
+def _mid(block: Any, x: torch.Tensor, temb: torch.Tensor, text: torch.Tensor) -> Any:
     if getattr(block, "has_cross_attention", False):
-        return block(hidden_states=x, res_hidden_states_tuple=skips, temb=temb, encoder_hidden_states=text)
-    return block(hidden_states=x, res_hidden_states_tuple=skips, temb=temb)
+        return block(x, temb, encoder_hidden_states=text)
+    return block(x, temb)
+
+
+def _up(
+    block: Any,
+    x: torch.Tensor,
+    skips: tuple[torch.Tensor, ...],
+    temb: torch.Tensor,
+    text: torch.Tensor,
+    size: torch.Size | None = None,
+) -> Any:
+    more = {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
+    return block(hidden_states=x, res_hidden_states_tuple=skips, temb=temb, upsample_size=size, **more)
 
 
 def _head(unet: Any, x: torch.Tensor) -> Any:
@@ -75,28 +87,31 @@ class DeepUNet(nn.Module):
             x, made = _down(block, x, temb, text)
             skips += made
         if unet.mid_block is not None:
-            x = unet.mid_block(x, temb, encoder_hidden_states=text)
+            x = _mid(unet.mid_block, x, temb, text)
+        # As in the UNet's own forward: sizes that do not halve evenly are restored by name.
+        resized = any(size % 2**unet.num_upsamplers for size in z.shape[2:])
         feature = x
         for block in unet.up_blocks:
             feature, count = x, len(block.resnets)
-            x = _up(block, x, skips[-count:], temb, text)
-            skips = skips[:-count]
+            used, skips = skips[-count:], skips[:-count]
+            x = _up(block, x, used, temb, text, skips[-1].shape[2:] if resized and skips else None)
         return _head(unet, x), feature
 
 
 class ShallowUNet(nn.Module):
-    """``(z, t, text, feature[, ...]) -> prediction``: the first down block and the last up block alone."""
+    """``(z, t, text[, ...], feature) -> prediction``: the first down block and the last up block alone."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet: Any = unet
 
     def forward(
-        self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, feature: torch.Tensor, *extra: torch.Tensor
+        self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, *more: torch.Tensor
     ) -> torch.Tensor:
-        """Exact when ``feature`` was computed from the same inputs."""
+        """Exact when ``feature``, the last input, was computed from the same inputs."""
         unet = self.unet
-        temb = _embed(unet, z, t, text, added_conditions(extra))
+        *extra, feature = more
+        temb = _embed(unet, z, t, text, added_conditions(tuple(extra)))
         x = unet.conv_in(z)
         last = unet.up_blocks[-1]
         _, made = _down(unet.down_blocks[0], x, temb, text)

@@ -30,13 +30,15 @@ from prism_fast.sampling.solvers import make_solver
 class Batch:
     """What one batch of samples is made from.
 
-    Shapes: labels (n,), conditional and unconditional (n, tokens, width), margins (n,).
+    ``conditions`` are the UNet's inputs after ``z`` and ``t``, unconditional rows first: the text and, for SDXL,
+    pooled text and time ids.
+
+    Shapes: labels (n,), margins (n,), conditions (2n, ...).
     """
 
     indices: tuple[int, ...]
     labels: torch.Tensor
-    conditional: torch.Tensor
-    unconditional: torch.Tensor
+    conditions: tuple[torch.Tensor, ...]
     margins: torch.Tensor
 
 
@@ -58,7 +60,7 @@ class Sampled:
 class Engines:
     """What a run computes with.
 
-    ``text_encoder``: (tokens, mask) to hidden states; ``unet``: (z, t, text) to prediction; ``decoder``: latents to
+    ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction; ``decoder``: latents to
     images in [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient and logits.
     """
 
@@ -66,6 +68,7 @@ class Engines:
     unet: Engine
     decoder: Engine
     energy_gradient: Engine
+    text_encoder_2: Engine | None = None
 
 
 class GuidedSampler:
@@ -89,11 +92,10 @@ class GuidedSampler:
         first, last = (round(x * len(grid)) for x in guidance.window)
         self.guided_steps = range(first, last) if guidance.enabled else range(0)
 
-    def unet_inputs(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Both branches of classifier-free guidance in one batch: (2n, c, h, w), (2n,), (2n, tokens, width)."""
+    def unet_inputs(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Both branches of classifier-free guidance in one batch: (2n, c, h, w), (2n,), (2n, tokens, width), ..."""
         t = torch.full((2 * len(z),), self.grid.timesteps[i], device=z.device)
-        text = torch.cat([batch.unconditional, batch.conditional])
-        return torch.cat([z, z]).to(text.dtype), t, text
+        return torch.cat([z, z]).to(batch.conditions[0].dtype), t, *batch.conditions
 
     def denoise(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted clean latents and the RMS (n,) of their CFG correction."""

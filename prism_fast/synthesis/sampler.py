@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from prism_engines.backends.eager import EagerEngine
+from prism_engines.base import Engine
 from prism_kernels import energy
 
 from prism_fast.config import RunConfig
@@ -20,7 +21,7 @@ from prism_fast.minis.bundle import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
-from prism_fast.models.text import TextHidden, encode_prompts
+from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
 from prism_fast.models.unet_split import WholeUNet
 from prism_fast.sampling.grid import make_grid
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
@@ -65,16 +66,20 @@ class Synthesizer:
         self.dtype = getattr(torch, config.sampling.dtype)
         self.decoder = LatentDecoder(model)
         self.margins: dict[int, float] = {}
-        self._embeddings: dict[str, torch.Tensor] = {}
+        self._embeddings: dict[str, Embedding] = {}
         self.engines = engines or self._eager()
         self.sampler = self._make_sampler()
 
     def _eager(self) -> Engines:
+        model = self.model
+        second = model.text_encoder_2
+        first = TextPenultimate(model.text_encoder) if second else TextHidden(model.text_encoder)
         return Engines(
-            EagerEngine(TextHidden(self.model.text_encoder), "text_encoder"),
-            EagerEngine(WholeUNet(self.model.unet), "unet"),
+            EagerEngine(first, "text_encoder"),
+            EagerEngine(WholeUNet(model.unet), "unet"),
             EagerEngine(self.decoder, "decoder"),
             energy_gradient_engine(self.decoder, self.teacher, self.config.guidance),
+            EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
         )
 
     def with_engines(self, engines: Engines) -> Self:
@@ -121,23 +126,45 @@ class Synthesizer:
             self.teacher.config.image_size,
         )
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Each prompt's embedding (n, tokens, width); a prompt is encoded once."""
+    def embed(self, prompts: Sequence[str]) -> Embedding:
+        """Each prompt's embedding; a prompt is encoded once."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
         if new:
-            made = encode_prompts(new, self.model.tokenizer, self.engines.text_encoder, self.device)
-            self._embeddings.update(zip(new, made, strict=True))
-        return torch.stack([self._embeddings[p] for p in prompts])
+            made = encode_prompts(new, self._encoders(), self.device)
+            self._embeddings.update(zip(new, made.rows(), strict=True))
+            if self.model.zero_empty_prompt and "" in new:
+                empty = self._embeddings[""]
+                pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)
+                self._embeddings[""] = Embedding(torch.zeros_like(empty.text), pooled)
+        return Embedding.join([self._embeddings[p] for p in prompts])
+
+    def _encoders(self) -> list[tuple[Any, Engine]]:
+        encoders = [(self.model.tokenizer, self.engines.text_encoder)]
+        if self.engines.text_encoder_2:
+            encoders.append((self.model.tokenizer_2, self.engines.text_encoder_2))
+        return encoders
+
+    def conditions(self, prompts: Sequence[str]) -> tuple[torch.Tensor, ...]:
+        """What the UNet takes after ``z`` and ``t``: the text and, for SDXL, pooled text and time ids (n, 6).
+
+        Time ids are original height and width, top and left of the crop, target height and width.
+        """
+        embedding = self.embed(prompts)
+        if embedding.pooled is None:
+            return (embedding.text,)
+        size = (float(self.config.sampling.height), float(self.config.sampling.width))
+        ids = torch.tensor([*size, 0.0, 0.0, *size], device=self.device, dtype=embedding.text.dtype)
+        return embedding.text, embedding.pooled, ids.expand(len(prompts), 6)
 
     def batch(self, rows: Sequence[Row]) -> Batch:
         """The sampler's batch of some plan rows."""
         labels = [row["label"] for row in rows]
         margins = [self.margins.get(label, float("-inf")) for label in labels]
+        prompts = [*(row["negative_prompt"] for row in rows), *(row["prompt"] for row in rows)]
         return Batch(
             indices=tuple(row["index"] for row in rows),
             labels=torch.tensor(labels, device=self.device),
-            conditional=self.embed([row["prompt"] for row in rows]),
-            unconditional=self.embed([row["negative_prompt"] for row in rows]),
+            conditions=self.conditions(prompts),
             margins=torch.tensor(margins, device=self.device),
         )
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prism_engines.backends.eager import EagerEngine
+
 from prism_fast.errors import DataError
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion
 from prism_fast.models.text import TextHidden, encode_prompts
@@ -107,9 +109,9 @@ def test_dtype_and_prediction_are_followed(tmp_path: Path) -> None:
 def test_embeddings_do_not_depend_on_the_batch(good: Path) -> None:
     model = load_diffusion(good)
     prompts = ["a noto style emoji of cat", "a blue style emoji of dog", "a " * 40, ""]
-    encoder = EagerEngine(TextHidden(model.text_encoder), "text_encoder")
-    together = encode_prompts(prompts, model.tokenizer, encoder)
+    encoders = [(model.tokenizer, EagerEngine(TextHidden(model.text_encoder), "text_encoder"))]
+    together = encode_prompts(prompts, encoders).text
     assert together.shape == (4, 8, 16)
-    in_parts = encode_prompts(prompts, model.tokenizer, encoder, batch_size=3)
+    in_parts = encode_prompts(prompts, encoders, batch_size=3).text
     torch.testing.assert_close(in_parts, together, rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[1])

@@ -11,6 +11,7 @@ from prism_engines.base import Engine
 from torch import Tensor
 
 from prism_fast.config import GuidanceConfig, Objective, RunConfig, load_config
+from prism_fast.models.text import Embedding
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
@@ -101,9 +102,9 @@ def test_twice_gives_the_same_bits_and_another_seed_does_not(synthesizer: Synthe
 def test_nan_in_one_prompt_quarantines_that_sample_only(synthesizer: Synthesizer, mode: str) -> None:
     sampler, batch = _sampler(synthesizer, mode=mode), _batch(synthesizer, [0, 1, 2, 3])
     clean = sampler.sample(batch, CPU)
-    text = batch.conditional.clone()
-    text[2, 0, 0] = float("nan")
-    spoiled = sampler.sample(replace(batch, conditional=text), CPU)
+    text = batch.conditions[0].clone()
+    text[4 + 2, 0, 0] = float("nan")  # the conditional rows come second
+    spoiled = sampler.sample(replace(batch, conditions=(text,)), CPU)
     assert clean.finite.all()
     assert spoiled.finite.tolist() == [True, True, False, True]
     for i in (0, 1, 3):
@@ -115,7 +116,7 @@ def test_the_synthesizer_reports_the_quarantined_index(synthesizer: Synthesizer)
     clean = synthesizer.make(rows)
     other = Synthesizer(synthesizer.config, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
     poison = "a prompt of its own"
-    other._embeddings[poison] = torch.full_like(synthesizer._embeddings[rows[0]["prompt"]], float("nan"))
+    other._embeddings[poison] = Embedding(torch.full_like(synthesizer.embed([rows[0]["prompt"]]).text, float("nan")))
     made = other.make([rows[0], {**rows[1], "prompt": poison}, *rows[2:]])
     assert made.quarantined == (1,)
     assert [s.index for s in made.samples] == [0, 2, 3]
@@ -217,7 +218,9 @@ def test_guidance_scale_one_is_the_conditional_prediction(synthesizer: Synthesiz
     """At w = 1 the unconditional text must not matter."""
     sampler = _sampler(synthesizer, sampling={"guidance_scale": 1.0}, enabled=False)
     batch = _batch(synthesizer, [0, 1])
-    other = replace(batch, unconditional=batch.unconditional + 1)
+    text = batch.conditions[0].clone()
+    text[:2] += 1  # the unconditional rows come first
+    other = replace(batch, conditions=(text,))
     torch.testing.assert_close(
         sampler.sample(batch, CPU).latents, sampler.sample(other, CPU).latents, rtol=0, atol=1e-3
     )

@@ -102,6 +102,17 @@ def _transposed(
     return _correlate(insert_zeros(g, stride), flipped(weight, groups), low, size, dilation, groups)
 
 
+def _pairs(*values: list[int]) -> list[list[int]]:
+    """One number for both axes, as ``padding="valid"`` gives, as two."""
+    return [list(value) * 2 if len(value) == 1 else list(value) for value in values]
+
+
+def _lifted(x: Tensor, weight: Tensor, *values: list[int]) -> list[Any]:
+    """A convolution of one axis as one of two, the first of length one."""
+    stride, padding, dilation, output_padding = values
+    return [x.unsqueeze(2), weight.unsqueeze(2), [1, *stride], [0, *padding], [1, *dilation], [0, *output_padding]]
+
+
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -116,6 +127,14 @@ def convolution(
     """A plain convolution stays; a transposed one is rewritten."""
     if not transposed:
         return NotImplemented
+    if x.dim() == 3:
+        x, weight, stride, padding, dilation, output_padding = _lifted(
+            x, weight, stride, padding, dilation, output_padding
+        )
+        return convolution(x, weight, bias, stride, padding, dilation, True, output_padding, groups).squeeze(2)
+    if x.dim() != 4:
+        raise UnsupportedOpError("convolution: transposed over three axes; there is a form for one and two")
+    stride, padding, dilation, output_padding = _pairs(stride, padding, dilation, output_padding)
     size = [
         (x.shape[2 + a] - 1) * stride[a]
         - 2 * padding[a]
@@ -146,6 +165,17 @@ def convolution_backward(
         raise UnsupportedOpError(
             "convolution_backward: weights are constants; call requires_grad_(False) on the module"
         )
+    if x.dim() == 3:
+        x, weight, stride, padding, dilation, output_padding = _lifted(
+            x, weight, stride, padding, dilation, output_padding
+        )
+        g = g.unsqueeze(2)
+        given = (None, stride, padding, dilation, transposed, output_padding, groups, output_mask)
+        (lifted, _, _) = convolution_backward(g, x, weight, *given)
+        return None if lifted is None else lifted.squeeze(2), None, None
+    if x.dim() != 4:
+        return NotImplemented
+    stride, padding, dilation = _pairs(stride, padding, dilation)
     if transposed:
         return F.conv2d(g, weight, None, stride, padding, dilation, groups), None, None
     return _transposed(g, weight, [x.shape[2], x.shape[3]], stride, padding, dilation, groups), None, None

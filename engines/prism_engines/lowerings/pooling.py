@@ -97,10 +97,13 @@ def max_pool2d_backward(
 
 
 def _average(
-    x: Tensor, kernel: list[int], stride: list[int], padding: list[int], ceil: bool, count: bool
+    x: Tensor, kernel: list[int], stride: list[int], padding: list[int], ceil: bool, count: bool, divisor: int | None
 ) -> list[Tensor]:
     def along(a: int) -> Axis:
-        return lambda e: F.avg_pool1d(e, kernel[a], stride[a], padding[a], ceil, count)
+        # A given divisor divides sums, also those of windows that the border cuts; once, so in the first axis.
+        fixed = None if divisor is None else divisor if a == 0 else 1
+        args = ([1, kernel[a]], [1, stride[a]], [0, padding[a]], ceil, count, fixed)
+        return lambda e: F.avg_pool2d(e.unsqueeze(2), *args).squeeze(2)
 
     return [axis_matrix(along(a), x.shape[2 + a], x) for a in (0, 1)]
 
@@ -112,24 +115,19 @@ def _average_arguments(
     ceil: bool = False,
     count: bool = True,
     divisor: int | None = None,
-) -> tuple[list[int], list[int], list[int], bool, bool, float]:
+) -> tuple[list[int], list[int], list[int], bool, bool, int | None]:
     kernel = _pair(kernel)
-    scale = kernel[0] * kernel[1] / divisor if divisor else 1.0
-    return kernel, _pair(stride, kernel), _pair(padding), ceil, count or divisor is not None, scale
+    return kernel, _pair(stride, kernel), _pair(padding), ceil, count, divisor
 
 
 def avg_pool2d(x: Tensor, *arguments: Any) -> Tensor:
     """An average over a window is an average over each axis."""
-    *shape, scale = _average_arguments(*arguments)
-    y = separable(x, *_average(x, *shape))
-    return y if scale == 1 else y * scale
+    return separable(x, *_average(x, *_average_arguments(*arguments)))
 
 
 def avg_pool2d_backward(g: Tensor, x: Tensor, *arguments: Any) -> Tensor:
     """The transposed matrices."""
-    *shape, scale = _average_arguments(*arguments)
-    y = separable_backward(g, *_average(x, *shape))
-    return y if scale == 1 else y * scale
+    return separable_backward(g, *_average(x, *_average_arguments(*arguments)))
 
 
 def _adaptive(x: Tensor, size: list[int]) -> list[Tensor]:

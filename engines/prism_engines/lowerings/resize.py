@@ -35,7 +35,8 @@ def separable_backward(g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _nearest(size_out: int, scale: float | None) -> Axis:
-    return lambda x: _aten.upsample_nearest1d.default(x, [size_out], scale)
+    # With two axes as in the forward pass: aten's rounding differs between its operators.
+    return lambda x: _aten.upsample_nearest2d.default(x.unsqueeze(2), [1, size_out], None, scale).squeeze(2)
 
 
 def _bilinear(size_out: int, scale: float | None, align_corners: bool, antialias: bool) -> Axis:
