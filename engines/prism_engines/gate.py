@@ -114,13 +114,14 @@ class OutputError:
 def _compare_output(name: str, engine: torch.Tensor, eager: torch.Tensor, who: str) -> OutputError:
     if engine.shape != eager.shape:
         raise GateError(f"{who}: output {name} is {tuple(engine.shape)}, eager gives {tuple(eager.shape)}")
-    if bool(torch.isfinite(eager).all()) and not bool(torch.isfinite(engine).all()):
+    if not bool(torch.isfinite(eager).all()):
+        raise GateError(f"{who}: eager's output {name} holds NaN or infinity; it cannot judge an engine")
+    if not bool(torch.isfinite(engine).all()):
         raise GateError(f"{who}: output {name} holds NaN or infinity where eager's is finite")
     if _dead(engine, eager):
         raise GateError(f"{who}: output {name} is constant where eager's is not")
     errors = sample_errors(engine, eager)
-    cosine = float(sample_cosines(engine, eager).median())
-    return OutputError(name, float(errors.median()), float(errors.max()), cosine)
+    return OutputError(name, _median(errors), float(errors.max()), _median(sample_cosines(engine, eager)))
 
 
 def compare(engine: Engine, oracle: Engine, inputs: Sequence[Inputs], outputs: Sequence[str]) -> list[OutputError]:

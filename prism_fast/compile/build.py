@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,11 +13,12 @@ from prism_engines.backends import backend as backend_named
 from prism_engines.backends import backends
 from prism_engines.backends.base import Backend
 from prism_engines.backends.onnxruntime import open_onnx
+from prism_engines.backends.reasons import extra, module_reasons
 from prism_engines.errors import EngineBuildError, EngineError, EngineInputError, GateError
 from prism_engines.gate import GateResult, Inputs, gate
 from prism_engines.graph import Graph
 from prism_engines.record import EngineRecord
-from prism_engines.spec import Precision
+from prism_engines.spec import EngineSpec, Precision
 from prism_engines.store import Store
 
 from prism_fast.compile.parts import Part, Parts
@@ -36,7 +37,7 @@ def precision_of(name: str) -> Precision | None:
 
 @dataclass(frozen=True)
 class Built:
-    """One line of ``build-engines``. ``speedup_vs_eager`` and ``break_even_images`` are ``None`` where it cannot run."""
+    """One line of ``build-engines``; ``None`` where the engine cannot run here, or never breaks even."""
 
     part: str
     backend: str
@@ -60,10 +61,10 @@ class Refused:
     reason: str
 
 
-def summarise(record: EngineRecord, batch: int) -> Built:
+def summarise(record: EngineRecord, parts: Parts) -> Built:
     """A stored engine as a line; it breaks even when the seconds saved an image have paid for the build."""
     eager, engine = record.gate["eager_s"], record.gate["engine_s"]
-    saved = float(eager) - float(engine) if eager and engine else 0.0
+    saved = (float(eager) - float(engine)) * parts.calls(record.key.part) if eager and engine else 0.0
     speedup = record.gate["speedup_vs_eager"]
     return Built(
         part=record.key.part,
@@ -75,7 +76,7 @@ def summarise(record: EngineRecord, batch: int) -> Built:
         rel_error=float(record.gate["rel_error"] or 0),
         cosine=float(record.gate["cosine"] or 0),
         speedup_vs_eager=round(float(speedup), 3) if speedup else None,
-        break_even_images=round(record.build_s / saved * batch) if saved > 0 else None,
+        break_even_images=round(record.build_s / saved * parts.batch) if saved > 0 else None,
         gated_through=str(record.gate["gated_through"]),
     )
 
@@ -101,12 +102,28 @@ class Builder:
         self.parts, self.store, self.log = parts, store, log
 
     def candidates(self, name: str) -> list[Backend]:
-        """The backends that ``auto`` (can build and run here), ``all`` (can build here) or a name stands for."""
+        """The backends that ``auto`` (can build and run here), ``all`` (can build here) or a name stands for.
+
+        Raises:
+            EngineInputError: the name is unknown, or no backend can build here; every reason is in the message.
+        """
         if name not in ("auto", "all"):
             return [backend_named(name)]
         spec = self.parts.get("decoder").spec
-        usable = [b for b in backends().values() if not b.reasons(spec)]
-        return [b for b in usable if name == "all" or not b.run_reasons(spec)]
+        reasons = {
+            b: self._reasons(b, spec) or (b.run_reasons(spec) if name == "auto" else []) for b in backends().values()
+        }
+        if usable := [b for b, why in reasons.items() if not why]:
+            return usable
+        raise EngineInputError("; ".join(f"{b.name}: {', '.join(why)}" for b, why in reasons.items()))
+
+    @staticmethod
+    def _reasons(backend: Backend, spec: EngineSpec) -> list[str]:
+        """Why it cannot build here, or what it built could not be judged."""
+        reasons = backend.reasons(spec)
+        if not reasons and backend.run_reasons(spec):  # its ONNX graph is run instead
+            reasons = module_reasons("onnxruntime", remedy=extra("cpu"))
+        return reasons
 
     def build(self, part_name: str, backend: str, precision: Precision | None) -> Iterator[EngineRecord | Refused]:
         """Engines of a part by every candidate, each found in the store or built.
@@ -121,49 +138,64 @@ class Builder:
             for one in self.candidates(backend):
                 try:
                     yield self._first(part, graph, one, precision, probes)
-                except (EngineError, MemoryError) as error:
-                    reason = "out of memory; choose a smaller sampling.batch_size" if isinstance(error, MemoryError) else error
+                except EngineError as error:
                     if backend not in ("auto", "all"):
-                        raise error if isinstance(error, EngineError) else EngineBuildError(f"{one.name}: {reason}") from error
-                    yield Refused(part_name, one.name, str(reason))
+                        raise
+                    yield Refused(part_name, one.name, str(error))
 
     def _first(
         self, part: Part, graph: Graph, backend: Backend, precision: Precision | None, probes: Probes
     ) -> EngineRecord:
-        """The first precision that works; a gate that fails moves on to the next, and counts when none is left."""
-        wanted = (precision,) if precision else PREFERRED
+        """The first precision that works; what fails moves on to the next, and counts when none is left."""
+        wanted = [precision] if precision else [p for p in PREFERRED if p in backend.precisions]
         reasons: list[str] = []
-        for one in wanted:
-            if precision is None and one not in backend.precisions:
+        wrong: list[str] = []
+        for i, one in enumerate(wanted):
+            if self._was_wrong(part, backend, one, wanted[i + 1 :]):
                 continue
             try:
-                return self.one(part, graph, backend, one, probes)
-            except (GateError, EngineInputError) as error:
+                return self.one(part, graph, backend, one, probes, " ".join(wrong))
+            except (GateError, EngineInputError, EngineBuildError) as error:
                 reasons.append(str(error))
                 last: EngineError = error
+                if isinstance(error, GateError):
+                    wrong.append(one)
+                    self.log(f"{backend.name}: {error}")
         raise type(last)("; ".join(dict.fromkeys(reasons)))
 
+    def _was_wrong(self, part: Part, backend: Backend, precision: Precision, later: Sequence[Precision]) -> bool:
+        """Whether a stored engine of a later precision was built because this one failed its gate."""
+        for one in later:
+            if not backend.reasons(part.at(one)) and (record := self.store.find(part.key(backend, one))):
+                return precision in str(record.gate.get("instead_of") or "").split()
+        return False
+
     def one(
-        self, part: Part, graph: Graph, backend: Backend, precision: Precision, probes: Probes
+        self, part: Part, graph: Graph, backend: Backend, precision: Precision, probes: Probes, instead_of: str = ""
     ) -> EngineRecord:
-        """One engine, from the store or built.
+        """One engine, from the store or built; ``instead_of`` names the precisions that failed before.
 
         Raises:
             EngineInputError: the backend cannot build it here. EngineBuildError: it refused. GateError: it is wrong.
         """
         spec = part.at(precision)
-        if reasons := backend.reasons(spec):
+        if reasons := self._reasons(backend, spec):
             raise EngineInputError(f"{backend.name} cannot build {spec.part} here: {'; '.join(reasons)}")
         key = part.key(backend, precision)
         if record := self.store.find(key):
             return record
         self.log(f"{spec.part}: building with {backend.name} in {precision}")
         start = time.monotonic()
-        with self.store.staging() as folder:
-            backend.build(graph, spec, folder)
-            build_s = time.monotonic() - start
-            result = self._gate(part, graph, backend, precision, folder, probes)
-            return self.store.add(key, spec, folder, build_s, result.numbers())
+        try:
+            with self.store.staging() as folder:
+                backend.build(graph, spec, folder)
+                build_s = time.monotonic() - start
+                result = self._gate(part, graph, backend, precision, folder, probes)
+                numbers = result.numbers() | ({"instead_of": instead_of} if instead_of else {})
+                return self.store.add(key, spec, folder, build_s, numbers)
+        except MemoryError as error:
+            reason = "out of memory; choose a smaller sampling.batch_size"
+            raise EngineBuildError(f"{backend.name} cannot build {spec.part}: {reason}") from error
 
     def _gate(
         self,

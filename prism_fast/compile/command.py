@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_engines.backends import backend as backend_named
 from prism_engines.spec import TORCH_DTYPES
 from prism_engines.store import Store, default_store
 
 from prism_fast.compile.build import Builder, Built, Refused, precision_of, summarise
 from prism_fast.compile.parts import Parts
 from prism_fast.config import RunConfig
-from prism_fast.errors import InputError
+from prism_fast.errors import InputError, RunError
 from prism_fast.synthesis.sampler import Synthesizer
 
 
@@ -35,11 +36,13 @@ def build_all(
     """Build or find the engines of ``parts``.
 
     Raises:
-        InputError: an unknown part or precision, or no backend gives one of the parts.
-        EngineError: a backend was named and cannot do it.
+        InputError: an unknown part or precision. RunError: no backend gives one of the parts.
+        EngineError: a backend is unknown, or was named and cannot do it.
     """
     if precision not in ("auto", *TORCH_DTYPES):
         raise InputError(f"precision {precision!r} is unknown, expected one of: auto, {', '.join(TORCH_DTYPES)}")
+    if backend not in ("auto", "all"):
+        backend_named(backend)
     made = Parts(Synthesizer.load(config))
     if unknown := [p for p in parts if p not in made.names()]:
         raise InputError(f"part {unknown[0]!r} is unknown, expected some of: {', '.join(made.names())}")
@@ -52,7 +55,8 @@ def build_all(
             if isinstance(one, Refused):
                 outcome.refused.append(one)
             else:
-                outcome.built.append(summarise(one, config.sampling.batch_size))
+                outcome.built.append(summarise(one, made))
         if len(outcome.built) == before:
-            raise InputError(f"no backend gives {part}: {'; '.join(r.reason for r in outcome.refused)}")
+            reasons = "; ".join(f"{r.backend}: {r.reason}" for r in outcome.refused if r.part == part)
+            raise RunError(f"no backend gives an engine of {part} ({reasons}); engines of other parts are kept")
     return outcome

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prism_engines.backends import backend as backend_named
+from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.record import EngineRecord
+from prism_engines.spec import Precision
 from prism_engines.store import Store, default_store
 
 from prism_fast.compile.build import Builder, precision_of
@@ -30,20 +32,39 @@ def _fastest(records: list[EngineRecord]) -> EngineRecord:
     return min(records, key=lambda r: float(r.gate["engine_s"] or float("inf")))
 
 
-def _choose(builder: Builder, part: str, backend: str, precision: str, recorded: str | None) -> EngineRecord:
-    """The engine that finished shards were made with, when there are any; else the fastest candidate."""
-    found = [r for r in builder.build(part, backend, precision_of(precision)) if isinstance(r, EngineRecord)]
+def _choose(builder: Builder, part: str, backend: str, precision: Precision | None) -> EngineRecord:
+    """The fastest candidate."""
+    found, refused = [], []
+    for one in builder.build(part, backend, precision):
+        if isinstance(one, EngineRecord):
+            found.append(one)
+        else:
+            refused.append(f"{one.backend}: {one.reason}")
+            builder.log(f"{part}: not by {refused[-1]}")
     if not found:
-        raise InputError(f"no backend gives an engine of {part} here; see 'prism-fast doctor', or use engines.backend eager")
-    if recorded is None:
-        return _fastest(found)
-    same = [r for r in found if r.digest == recorded]
-    if not same:
-        raise InputError(
-            f"the run was begun with engine {recorded[:12]} of {part}, which this machine does not have; "
-            "copy the store it came from, or choose another --out"
-        )
-    return same[0]
+        raise EngineBuildError(f"no backend gives an engine of {part}; use engines.backend eager ({'; '.join(refused)})")
+    return _fastest(found)
+
+
+def _again(builder: Builder, name: str, backend: str, recorded: str) -> EngineRecord:
+    """The engine that finished shards were made with, from the store or built once more."""
+    part = builder.parts.get(name)
+    for one in builder.candidates(backend):
+        for precision in one.precisions:
+            if part.key(one, precision).digest == recorded:
+                return _choose(builder, name, one.name, precision)
+    raise InputError(
+        f"the run was begun with engine {recorded[:12]} of {name}, and here another one would go on: a library's version, "
+        "the weights or the processor differ; go on where it was begun, or choose another --out"
+    )
+
+
+def _require_runnable(builder: Builder, backend: str, parts: Sequence[str]) -> None:
+    """A named backend that cannot run here is refused before it builds for minutes."""
+    if backend != "auto":
+        for part in parts:
+            if reasons := backend_named(backend).run_reasons(builder.parts.get(part).spec):
+                raise EngineInputError(f"{backend} cannot run {part} here: {'; '.join(reasons)}")
 
 
 def compile_run(
@@ -68,8 +89,12 @@ def compile_run(
         return Compiled(synthesizer, {})
     wanted = [p for p in config.parts if p != "energy_gradient" or synthesizer.config.guidance.enabled]
     builder = Builder(Parts(synthesizer), Store(store or default_store()), log)
+    _require_runnable(builder, config.backend, wanted)
     chosen = {
-        part: _choose(builder, part, config.backend, config.precision, recorded.get(part)) for part in wanted
+        part: _again(builder, part, config.backend, recorded[part])
+        if part in recorded
+        else _choose(builder, part, config.backend, precision_of(config.precision))
+        for part in wanted
     }
     opened = {}
     for part, record in chosen.items():

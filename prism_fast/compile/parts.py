@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import diffusers
 import timm
@@ -21,6 +22,7 @@ from prism_engines.spec import TORCH_DTYPES, EngineKey, EngineSpec, Precision, T
 from prism_engines.vjp import trace_value_and_gradient
 from torch import nn
 
+from prism_fast.errors import InputError
 from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
@@ -74,17 +76,39 @@ class InPrecision(nn.Module):
         self.module, self.dtype = module if same else copy.deepcopy(module).to(dtype), dtype
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        """The module's outputs, float32."""
+        """The module's output, float32, a tuple where the module gives one."""
         out = self.module(*(x.to(self.dtype) if x.is_floating_point() else x for x in inputs))
         return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
 
 
+class InTuple(nn.Module):
+    """A module that always gives a tuple: backends count outputs, and the rows of a lone tensor look like several."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The module's outputs."""
+        out = self.module(*inputs)
+        return out if isinstance(out, tuple) else (out,)
+
+
 class Parts:
-    """Every part of a loaded run, made on demand."""
+    """Every part of a loaded run, made on demand.
+
+    Raises:
+        InputError: the run's weights are not float32.
+    """
 
     def __init__(self, synthesizer: Synthesizer, lowerings: Any = LOWERINGS) -> None:
         self.run, self.lowerings = synthesizer, lowerings
         config, model = synthesizer.config, synthesizer.model
+        if config.sampling.dtype != "float32":
+            raise InputError(
+                f"sampling.dtype is {config.sampling.dtype}, but engines are made from, and judged by, float32; "
+                "set sampling.dtype to float32 and choose engines.precision"
+            )
         self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
         self.tokens = model.tokenizer.model_max_length
 
@@ -108,21 +132,35 @@ class Parts:
             "energy_gradient": self._energy_gradient,
         }
 
+    def calls(self, name: str) -> int:
+        """How often a run computes a part for a batch of samples; prompts are embedded once, at most."""
+        sampler = self.run.sampler
+        if name == "energy_gradient":
+            return len(sampler.guided_steps[:: sampler.guidance.every])
+        return len(sampler.grid) if name.startswith("unet") else 1
+
     def _forward_part(
-        self, name: str, module: nn.Module, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str, ...], **more: Any
+        self,
+        name: str,
+        module: nn.Module,
+        inputs: Inputs,
+        names: tuple[str, ...],
+        outputs: tuple[str, ...],
+        settings: str,
+        random: Callable[[int], Inputs] | None = None,
     ) -> Part:
         module = module.eval().requires_grad_(False)
 
         def trace(precision: Precision, _: Inputs) -> nn.Module:
-            return InPrecision(module, TORCH_DTYPES[precision])
+            return InTuple(InPrecision(module, TORCH_DTYPES[precision]))
 
         return Part(
             spec=_spec(name, inputs, names, outputs),
             oracle=EagerEngine(module, name),
             trace=trace,
-            graph=graph_hash(module, *_VERSIONS),
+            graph=graph_hash(module, settings, *_VERSIONS),
             weights=weights_hash(module),
-            random=more.get("random", lambda seed: _like(inputs, seed)),
+            random=random or (lambda seed: _like(inputs, seed)),
         )
 
     def _unet_inputs(self) -> Inputs:
@@ -135,7 +173,7 @@ class Parts:
         def random(seed: int) -> Inputs:
             z, t, *rest = _like(like, seed)
             generator = torch.Generator().manual_seed(seed)
-            return z, torch.randint(1, 1000, t.shape, generator=generator), *rest
+            return z, torch.randint(1, 1000, t.shape, generator=generator).to(t.device), *rest
 
         return random
 
@@ -144,8 +182,8 @@ class Parts:
 
     def _unet(self, name: str, module: nn.Module, outputs: tuple[str, ...]) -> Part:
         inputs = self._unet_inputs()
-        names = self._unet_names(inputs)
-        return self._forward_part(name, module, inputs, names, outputs, random=self._random_unet(inputs))
+        names, settings = self._unet_names(inputs), _settings(self.run.model.unet)
+        return self._forward_part(name, module, inputs, names, outputs, settings, self._random_unet(inputs))
 
     def _unet_shallow(self) -> Part:
         unet, inputs = self.run.model.unet, self._unet_inputs()
@@ -154,7 +192,7 @@ class Parts:
         names = (*self._unet_names(inputs), "feature")
         inputs = (*inputs, feature.new_zeros(len(inputs[0]), *feature.shape[1:]))
         module, random = ShallowUNet(unet), self._random_unet(inputs)
-        return self._forward_part("unet_shallow", module, inputs, names, ("prediction",), random=random)
+        return self._forward_part("unet_shallow", module, inputs, names, ("prediction",), _settings(unet), random)
 
     def _text_encoder(self) -> Part:
         second = self.run.engines.text_encoder_2 is not None
@@ -168,32 +206,37 @@ class Parts:
     def _text(self, name: str, module: nn.Module, pooled: bool) -> Part:
         shape, device = (self.batch, self.tokens), self.run.device
         zeros = torch.zeros(shape, dtype=torch.int64, device=device)
-        inputs, words = (zeros, torch.ones_like(zeros)), int(cast(Any, module).encoder.config.vocab_size)
+        encoder: Any = module.encoder
+        inputs, words = (zeros, torch.ones_like(zeros)), int(encoder.config.vocab_size)
 
         def random(seed: int) -> Inputs:
             generator = torch.Generator().manual_seed(seed)
             return torch.randint(0, words, shape, generator=generator).to(device), inputs[1]
 
         outputs = ("hidden", "pooled") if pooled else ("hidden",)
-        return self._forward_part(name, module, inputs, ("tokens", "mask"), outputs, random=random)
+        return self._forward_part(name, module, inputs, ("tokens", "mask"), outputs, _settings(encoder), random)
 
     def _decoder(self) -> Part:
-        inputs = (torch.zeros(self.batch, *self.latent),)
-        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",))
+        inputs = (torch.zeros(self.batch, *self.latent, device=self.run.device),)
+        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",), self._decoding())
+
+    def _decoding(self) -> str:
+        return f"{_settings(self.run.model.vae)} {self.run.decoder.scale} {self.run.decoder.shift}"
 
     def _gradient_inputs(self, seed: int) -> Inputs:
         indices = tuple(range(seed * self.batch, (seed + 1) * self.batch))
-        latents = initial_latents(seed, indices, self.latent)
-        labels = torch.arange(self.batch) % self.run.teacher.config.num_classes
-        return latents, labels, *self.run.sampler.views(indices, 0, torch.device("cpu"))
+        latents = initial_latents(seed, indices, self.latent).to(self.run.device)
+        labels = torch.arange(self.batch, device=latents.device) % self.run.teacher.config.num_classes
+        return latents, labels, *self.run.sampler.views(indices, 0, latents.device)
 
     def _energy_gradient(self) -> Part:
-        config = self.run.config.guidance
+        config, teacher = self.run.config.guidance, self.run.teacher.config
         module = LatentClassifier(self.run.decoder, self.run.teacher).eval().requires_grad_(False)
         energy = energy_of(config)
 
         def trace(precision: Precision, inputs: Inputs) -> nn.Module:
-            return trace_value_and_gradient(InPrecision(module, TORCH_DTYPES[precision]), energy, inputs, self.lowerings)
+            logits = InPrecision(module, TORCH_DTYPES[precision])
+            return trace_value_and_gradient(logits, energy, inputs, self.lowerings)
 
         inputs = self._gradient_inputs(0)
         names, outputs = ("latents", "labels", "rows", "columns"), ("energy", "gradient", "logits")
@@ -202,7 +245,7 @@ class Parts:
             spec=_spec("energy_gradient", inputs, names, outputs),
             oracle=EagerGradientEngine(module, energy),
             trace=trace,
-            graph=graph_hash(module, objective, *_VERSIONS),
+            graph=graph_hash(module, objective, self._decoding(), teacher.model_dump_json(), *_VERSIONS),
             weights=weights_hash(module),
             random=self._gradient_inputs,
         )
@@ -221,4 +264,11 @@ def _spec(name: str, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str,
 
 def _like(inputs: Inputs, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(x.shape, generator=generator).to(x.dtype) for x in inputs)
+    return tuple(torch.randn(x.shape, generator=generator).to(x) for x in inputs)
+
+
+def _settings(module: Any) -> str:
+    """A network's configuration without where it lay and who wrote it: much of it (heads, flips) is in no repr."""
+    config = module.config if isinstance(module.config, dict) else module.config.to_dict()
+    kept = {k: v for k, v in config.items() if not k.startswith("_") and k != "transformers_version"}
+    return json.dumps(kept, sort_keys=True, default=str)

@@ -11,7 +11,7 @@ import torch
 from prism_engines import gate as gating
 from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
 from prism_engines.errors import GateError
-from prism_engines.gate import THRESHOLDS, GateResult, compare, gate, median_s, sample_cosines, sample_errors
+from prism_engines.gate import GRADIENT_THRESHOLDS, THRESHOLDS, GateResult, compare, gate, median_s, sample_cosines, sample_errors
 from prism_engines.lowerings import LOWERINGS
 from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
@@ -90,8 +90,10 @@ def test_half_of_the_samples_wrong_is_not_forgiven() -> None:
 def test_the_message_holds_the_numbers() -> None:
     with pytest.raises(GateError) as caught:
         judge(ROWS * 1.25, ROWS)
-    expected = "made (fp32): relative error 0.25 (at most 0.001), cosine 1.00000 (at least 0.99999); nothing was stored"
-    assert str(caught.value) == expected
+    assert str(caught.value) == (
+        "made (fp32): output y has relative error 0.25 (at most 0.001), cosine 1.00000 (at least 0.99999); "
+        "nothing was stored"
+    )
 
 
 @pytest.mark.parametrize("precision", THRESHOLDS)
@@ -104,7 +106,6 @@ def test_the_largest_error_allowed(precision: str) -> None:
 
 def test_thresholds_themselves_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(THRESHOLDS, "fp32", gating.Threshold(rel_error=0.5, cosine=0.6))
-    # By (3, 4) and (0, 1): errors 0.5 and cosine 1, then error 0.4 and cosine 0.6 of one number a sample.
     assert judge(ROWS * 1.5, ROWS).rel_error == 0.5
     with pytest.raises(GateError):
         judge(ROWS * 1.5000002, ROWS)
@@ -125,8 +126,21 @@ def test_the_smallest_cosine_allowed(precision: str, monkeypatch: pytest.MonkeyP
         judge(turned(1.1), ROWS.double(), precision)
 
 
-def test_thresholds_widen_with_precision() -> None:
-    order = [THRESHOLDS[p] for p in ("fp32", "fp16", "bf16")]  # type: ignore[index]
+def test_a_gradient_has_thresholds_of_its_own() -> None:
+    assert GRADIENT_THRESHOLDS.keys() == THRESHOLDS.keys()
+    for precision, limit in GRADIENT_THRESHOLDS.items():
+        assert limit.rel_error > THRESHOLDS[precision].rel_error
+        assert limit.cosine < THRESHOLDS[precision].cosine
+        error = 0.5 * (limit.rel_error + THRESHOLDS[precision].rel_error)
+        engine, oracle = Fixed("made", ROWS * (1 + error)), Fixed("eager", ROWS)
+        gate(engine, oracle, [()], ("gradient",), precision, "here", timed=False)  # type: ignore[arg-type]
+        with pytest.raises(GateError, match="output prediction has relative error"):
+            gate(engine, oracle, [()], ("prediction",), precision, "here", timed=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("thresholds", [THRESHOLDS, GRADIENT_THRESHOLDS], ids=["values", "gradients"])
+def test_thresholds_widen_with_precision(thresholds: dict[str, gating.Threshold]) -> None:
+    order = [thresholds[p] for p in ("fp32", "fp16", "bf16")]
     assert [t.rel_error for t in order] == sorted(t.rel_error for t in order)
     assert [t.cosine for t in order] == sorted((t.cosine for t in order), reverse=True)
 
@@ -166,23 +180,24 @@ def test_a_batch_of_one_number_is_not_called_constant() -> None:
 
 @pytest.mark.parametrize("got", [ROWS[:3], ROWS.t(), ROWS[:, :1], ROWS[None]], ids=lambda x: str(tuple(x.shape)))
 def test_another_shape_is_refused(got: Tensor) -> None:
-    with pytest.raises(GateError, match=re.escape(f"made: outputs [{tuple(got.shape)}], eager gives [(4, 2)]")):
+    with pytest.raises(GateError, match=re.escape(f"made: output y is {tuple(got.shape)}, eager gives (4, 2)")):
         judge(got, ROWS)
 
 
 def test_a_missing_output_is_refused() -> None:
-    with pytest.raises(GateError, match=r"outputs \[\(4, 2\)\], eager gives \[\(4, 2\), \(4, 2\)\]"):
+    with pytest.raises(GateError, match="made: it has 1 outputs, eager has 2"):
         compare(Fixed("made", ROWS), Fixed("eager", ROWS, ROWS), [()], ("a", "b"))  # type: ignore[arg-type]
 
 
-def test_the_worst_output_and_the_worst_input_count() -> None:
+def test_every_output_of_every_input_is_compared() -> None:
     class Scaled(Fixed):
         def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             return ROWS, ROWS * inputs[0]
 
     given = [(torch.tensor(1.5),), (torch.tensor(1.0),)]
-    typical, worst, cosine = compare(Scaled("made"), Fixed("eager", ROWS, ROWS), given, ("a", "b"))  # type: ignore[arg-type]
-    assert (typical, worst, cosine) == pytest.approx((0.5, 0.5, 1.0))
+    found = compare(Scaled("made"), Fixed("eager", ROWS, ROWS), given, ("a", "b"))  # type: ignore[arg-type]
+    assert [one.name for one in found] == ["a", "b", "a", "b"]
+    assert [one.rel_error for one in found] == pytest.approx([0.0, 0.5, 0.0, 0.0])
 
 
 def test_speed_is_a_median_after_one_call_that_does_not_count() -> None:
@@ -247,5 +262,5 @@ def test_a_broken_lowering_is_caught(name: str | None) -> None:
     if name is None:
         assert gate(engine, oracle, [inputs], names, "fp32", "eager").rel_error < 1e-5
         return
-    with pytest.raises(GateError, match=r"made \(fp32\): relative error [\d.e+-]+ \(at most 0\.001\), cosine -?[\d.]+"):
+    with pytest.raises(GateError, match=r"made \(fp32\): output \w+ has relative error [\d.e+-]+ \(at most 0\.00[15]\), cosine -?[\d.]+"):
         gate(engine, oracle, [inputs], names, "fp32", "eager")

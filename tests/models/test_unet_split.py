@@ -105,7 +105,7 @@ def assert_split_is_exact(unet: UNet2DConditionModel, inputs: tuple[Tensor, ...]
     prediction, feature = DeepUNet(unet)(*inputs)
     assert torch.equal(prediction, want)
     z, t, text, *extra = inputs
-    assert torch.equal(ShallowUNet(unet)(z, t, text, feature, *extra), want)
+    assert torch.equal(ShallowUNet(unet)(z, t, text, *extra, feature), want)
     return feature
 
 
@@ -148,7 +148,7 @@ def test_an_old_feature_gives_another_prediction_of_the_same_shape() -> None:
     unet, inputs = unet_of(name), inputs_of(name)
     z, t, text, *extra = inputs
     feature = DeepUNet(unet)(z * 0.9, t + 20, text, *extra)[1]
-    got, want = ShallowUNet(unet)(z, t, text, feature, *extra), own_forward(unet, *inputs)
+    got, want = ShallowUNet(unet)(z, t, text, *extra, feature), own_forward(unet, *inputs)
     assert got.shape == want.shape
     assert not torch.equal(got, want)
 

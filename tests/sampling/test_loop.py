@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prism_fast.config import GuidanceConfig, Objective, RunConfig, load_config
 from prism_fast.models.text import Embedding
-from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
+from prism_fast.sampling.loop import Batch, GuidedSampler, Sampled
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 from tests.tiny import write_config
@@ -61,7 +61,7 @@ def _sampler(
     )
     other = Synthesizer(config, synthesizer.model, synthesizer.teacher, synthesizer.hashes).sampler
     if gradient is not None:
-        other.engines = Engines(other.engines.unet, gradient(other.engines.gradient))
+        other.engines = replace(other.engines, energy_gradient=gradient(other.engines.energy_gradient))
     return other
 
 
@@ -149,8 +149,8 @@ def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, obje
     energies = {}
     for name, sampler in {"guided": guided, "plain": _sampler(synthesizer, scale=0.0, **settings)}.items():
         latents = sampler.sample(batch, CPU).latents
-        assert guided.engines.gradient is not None
-        energies[name], _, _ = guided.engines.energy_gradient.run(latents, batch.labels, *guided.views(batch.indices, 0, CPU))
+        views = guided.views(batch.indices, 0, CPU)
+        energies[name], _, _ = guided.engines.energy_gradient.run(latents, batch.labels, *views)
     gain = energies["plain"] - energies["guided"]
     assert gain.mean() > 0
     assert (gain > 0).float().mean() >= 0.75
