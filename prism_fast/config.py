@@ -224,6 +224,6 @@ def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConf
         return RunConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        where = ": ".join(filter(None, (name_or_path, ".".join(str(part) for part in first["loc"]))))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{name_or_path}: {key}: {first['msg']}{more}") from error
+        raise ConfigError(f"{where}: {first['msg']}{more}") from error

@@ -80,7 +80,8 @@ def sample_errors(engine: torch.Tensor, eager: torch.Tensor) -> torch.Tensor:
     """Relative error of each sample (n,); one number a sample is compared with the batch's RMS instead."""
     a, b = _rows(engine), _rows(eager)
     scale = b.norm(dim=1) if b.shape[1] > 1 else b.square().mean().sqrt().expand(len(b))
-    return (a - b).norm(dim=1) / scale.clamp_min(1e-12)
+    errors: torch.Tensor = (a - b).norm(dim=1) / scale.clamp_min(1e-12)
+    return errors
 
 
 def sample_cosines(engine: torch.Tensor, eager: torch.Tensor) -> torch.Tensor:
@@ -93,7 +94,7 @@ def sample_cosines(engine: torch.Tensor, eager: torch.Tensor) -> torch.Tensor:
 
 def _median(x: torch.Tensor) -> float:
     """Of an even number, the mean of the middle two: torch takes the lower, so that half of a batch could be wrong."""
-    return statistics.median(x.tolist())
+    return float(statistics.median(x.tolist()))
 
 
 def _dead(engine: torch.Tensor, eager: torch.Tensor) -> bool:

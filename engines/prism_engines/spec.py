@@ -50,7 +50,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """Everything that decides what an engine is. ``graph`` and ``weights`` are SHA-256, ``inputs`` is canonical JSON."""
+    """Everything that decides what an engine is. ``graph`` and ``weights`` are SHA-256, ``inputs`` canonical JSON."""
 
     part: str
     graph: str

@@ -30,7 +30,7 @@ class _Lower(TorchDispatchMode):
     """Replace operators by their lowerings; refuse what is neither lowered nor primitive."""
 
     def __init__(self, module: nn.Module, lowerings: Mapping[Any, Lowering]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.module, self.lowerings = module, lowerings
         self.path: list[str] = []
         self.ran_in: dict[str, str] = {}
@@ -41,7 +41,7 @@ class _Lower(TorchDispatchMode):
         hooks = []
         for name, part in self.module.named_modules():
             label = f"{name or 'the module'} ({type(part).__name__})"
-            hooks.append(part.register_forward_pre_hook(lambda *_, label=label: self.path.append(label)))  # type: ignore[misc]
+            hooks.append(part.register_forward_pre_hook(lambda *_, label=label: self.path.append(label)))
             hooks.append(part.register_forward_hook(lambda *_: self.path.pop() and None, always_call=True))
         try:
             yield
@@ -79,6 +79,12 @@ def _trace(
 ) -> torch.fx.GraphModule:
     if any(p.requires_grad for p in module.parameters()):
         raise EngineInputError("tracing needs constant weights; call module.eval().requires_grad_(False) first")
+    for name, part in module.named_modules():
+        if part.training and isinstance(part, nn.modules.batchnorm._BatchNorm):
+            raise UnsupportedOpError(
+                f"{name or 'the module'} ({type(part).__name__}) is in training mode: native_batch_norm's batch "
+                "statistics couple the samples; call eval() on the module"
+            )
     mode = _Lower(module, lowerings)
 
     def lowered(*args: torch.Tensor) -> Any:
@@ -124,7 +130,8 @@ def trace_value_and_gradient(
     """
 
     def value_and_gradient(x: torch.Tensor, labels: torch.Tensor, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        logits, pull_back = torch.func.vjp(lambda z: module(z, *views), x)
+        pair: Any = torch.func.vjp(lambda z: module(z, *views), x)
+        logits, pull_back = pair
         value, cotangent = energy(logits, labels)
         (gradient,) = pull_back(cotangent.to(logits.dtype))
         return value, gradient, logits

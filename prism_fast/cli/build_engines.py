@@ -27,14 +27,15 @@ def build_engines(
     set_: SetOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
-    """Compile what a run computes, the energy gradient included; each engine is checked against eager before it is kept."""
+    """Compile what a run computes, the energy gradient included; each engine is kept only if it agrees with eager."""
     from prism_fast.config import load_config
 
     settings = load_config(config, tuple(set_ or ()))
     prepare()
     from prism_fast.compile.command import build_all
 
-    lines = build_all(settings, backend, precision, tuple(parts.split(",")), store, lambda s: typer.echo(s, err=True))
+    names = tuple(name.strip() for name in parts.split(","))
+    lines = build_all(settings, backend, precision, names, store, lambda line: typer.echo(line, err=True))
     if json_output:
         from dataclasses import asdict
 
@@ -48,12 +49,15 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _print(built: list[Built], refused: list[Refused]) -> None:
+    """A table of at most 80 columns; what does not fit a column follows as a line."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    for name in ("part", "backend", "precision", "MB", "build s", "error", "cosine", "× eager", "pays off after", "gate"):
-        table.add_column(name)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in ("part", "backend", "prec."):
+        table.add_column(name, no_wrap=True)
+    for name in ("MB", "build\ns", "error", "cosine", "×\neager", "even at\nimages"):
+        table.add_column(name, justify="right", no_wrap=True)
     for b in built:
         table.add_row(
             b.part,
@@ -64,10 +68,12 @@ def _print(built: list[Built], refused: list[Refused]) -> None:
             f"{b.rel_error:.1e}",
             f"{b.cosine:.5f}",
             _number(b.speedup_vs_eager, ".2f"),
-            _number(b.break_even_images, "d") + (" images" if b.break_even_images else ""),
-            b.gated_through,
+            _number(b.break_even_images, "d"),
         )
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
+    for b in built:
+        if b.gated_through != b.backend:
+            console.print(f"{b.part}, {b.backend}: checked by {b.gated_through}", markup=False, soft_wrap=True)
     for one in refused:
-        console.print(f"{one.part}, {one.backend}: {one.reason}", markup=False, highlight=False)
+        console.print(f"{one.part}, {one.backend}: {one.reason}", markup=False, soft_wrap=True)

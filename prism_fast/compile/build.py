@@ -160,7 +160,8 @@ class Builder:
                 last: EngineError = error
                 if isinstance(error, GateError):
                     wrong.append(one)
-                    self.log(f"{backend.name}: {error}")
+                if one != wanted[-1]:
+                    self.log(f"{backend.name} in {one}: {error}")
         raise type(last)("; ".join(dict.fromkeys(reasons)))
 
     def _was_wrong(self, part: Part, backend: Backend, precision: Precision, later: Sequence[Precision]) -> bool:

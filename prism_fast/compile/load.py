@@ -42,7 +42,9 @@ def _choose(builder: Builder, part: str, backend: str, precision: Precision | No
             refused.append(f"{one.backend}: {one.reason}")
             builder.log(f"{part}: not by {refused[-1]}")
     if not found:
-        raise EngineBuildError(f"no backend gives an engine of {part}; use engines.backend eager ({'; '.join(refused)})")
+        raise EngineBuildError(
+            f"no backend gives an engine of {part}; use engines.backend eager ({'; '.join(refused)})"
+        )
     return _fastest(found)
 
 
@@ -54,7 +56,7 @@ def _again(builder: Builder, name: str, backend: str, recorded: str) -> EngineRe
             if part.key(one, precision).digest == recorded:
                 return _choose(builder, name, one.name, precision)
     raise InputError(
-        f"the run was begun with engine {recorded[:12]} of {name}, and here another one would go on: a library's version, "
+        f"the run was begun with engine {recorded[:12]} of {name}, and here another would go on: a library's version, "
         "the weights or the processor differ; go on where it was begun, or choose another --out"
     )
 
@@ -67,9 +69,7 @@ def _require_runnable(builder: Builder, backend: str, parts: Sequence[str]) -> N
                 raise EngineInputError(f"{backend} cannot run {part} here: {'; '.join(reasons)}")
 
 
-def compile_run(
-    synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log, store: Path | None = None
-) -> Compiled:
+def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log, store: Path | None = None) -> Compiled:
     """The same run on the engines that ``config.engines`` names; with ``eager`` it is returned as it is.
 
     Args:
@@ -89,6 +89,8 @@ def compile_run(
         return Compiled(synthesizer, {})
     wanted = [p for p in config.parts if p != "energy_gradient" or synthesizer.config.guidance.enabled]
     builder = Builder(Parts(synthesizer), Store(store or default_store()), log)
+    if unknown := [p for p in wanted if p not in builder.parts.names()]:
+        raise InputError(f"engines.parts names {unknown[0]}, which this model does not have; leave it out")
     _require_runnable(builder, config.backend, wanted)
     chosen = {
         part: _again(builder, part, config.backend, recorded[part])

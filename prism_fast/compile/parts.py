@@ -111,6 +111,7 @@ class Parts:
             )
         self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
         self.tokens = model.tokenizer.model_max_length
+        self._made: dict[str, Part] = {}
 
     def names(self) -> tuple[str, ...]:
         """Parts in the order in which a sample meets them."""
@@ -118,7 +119,9 @@ class Parts:
 
     def get(self, name: str) -> Part:
         """The part called ``name``."""
-        return self._makers()[name]()
+        if name not in self._made:  # hashing the weights of a large UNet takes seconds
+            self._made[name] = self._makers()[name]()
+        return self._made[name]
 
     def _makers(self) -> dict[str, Callable[[], Part]]:
         second = {"text_encoder_2": self._text_encoder_2} if self.run.engines.text_encoder_2 else {}
@@ -256,8 +259,7 @@ _VERSIONS = (diffusers.__version__, timm.__version__, transformers.__version__)
 
 def _spec(name: str, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str, ...]) -> EngineSpec:
     tensors = (
-        TensorSpec(n, tuple(x.shape), str(x.dtype).removeprefix("torch."))
-        for n, x in zip(names, inputs, strict=True)
+        TensorSpec(n, tuple(x.shape), str(x.dtype).removeprefix("torch.")) for n, x in zip(names, inputs, strict=True)
     )
     return EngineSpec(name, tuple(tensors), outputs)
 

@@ -105,9 +105,7 @@ class ShallowUNet(nn.Module):
         super().__init__()
         self.unet: Any = unet
 
-    def forward(
-        self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, *more: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
         """Exact when ``feature``, the last input, was computed from the same inputs."""
         unet = self.unet
         *extra, feature = more

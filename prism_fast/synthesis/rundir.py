@@ -95,7 +95,8 @@ class RunDirectory:
     def finish(self, config: RunConfig) -> None:
         """Write the manifest and the dataset card."""
         records = [
-            json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"})) for _, r in sorted(self.records().items())
+            json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"}))
+            for _, r in sorted(self.records().items())
         ]
         temporary = self.manifest.with_suffix(".tmp")
         try:

@@ -11,7 +11,16 @@ import torch
 from prism_engines import gate as gating
 from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
 from prism_engines.errors import GateError
-from prism_engines.gate import GRADIENT_THRESHOLDS, THRESHOLDS, GateResult, compare, gate, median_s, sample_cosines, sample_errors
+from prism_engines.gate import (
+    GRADIENT_THRESHOLDS,
+    THRESHOLDS,
+    GateResult,
+    compare,
+    gate,
+    median_s,
+    sample_cosines,
+    sample_errors,
+)
 from prism_engines.lowerings import LOWERINGS
 from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
@@ -230,12 +239,12 @@ def test_an_eager_engine_passes_its_own_gate() -> None:
         assert gate(engine, oracle, inputs, ("features", "logits"), "fp32", "eager", timed=False).rel_error == 0.0
 
 
-def _silu(x: Tensor) -> Tensor:
-    return x * x.sigmoid() * 1.01
+def _gelu(x: Tensor) -> Tensor:
+    return x * (1.702 * x).sigmoid()
 
 
-def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
-    return g * x.sigmoid()
+def _gelu_backward(g: Tensor, x: Tensor) -> Tensor:
+    return g * (1.702 * x).sigmoid()
 
 
 def _convolution_backward(g: Tensor, *arguments: Any) -> Any:
@@ -243,8 +252,8 @@ def _convolution_backward(g: Tensor, *arguments: Any) -> Any:
 
 
 BROKEN = {
-    "silu": (_aten.silu.default, _silu),
-    "silu_backward": (_aten.silu_backward.default, _silu_backward),
+    "gelu": (_aten.gelu.default, _gelu),
+    "gelu_backward": (_aten.gelu_backward.default, _gelu_backward),
     "convolution_backward": (_aten.convolution_backward.default, _convolution_backward),
 }
 
@@ -252,7 +261,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", [None, *BROKEN])
 def test_a_broken_lowering_is_caught(name: str | None) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.SiLU(), nn.Conv2d(6, 4, 3, 2), nn.Flatten())
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 4, 3, 2), nn.Flatten())
     net.eval().requires_grad_(False)
     inputs = torch.randn(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
     lowerings = {**LOWERINGS, **dict([BROKEN[name]])} if name else LOWERINGS
@@ -262,5 +271,8 @@ def test_a_broken_lowering_is_caught(name: str | None) -> None:
     if name is None:
         assert gate(engine, oracle, [inputs], names, "fp32", "eager").rel_error < 1e-5
         return
-    with pytest.raises(GateError, match=r"made \(fp32\): output \w+ has relative error [\d.e+-]+ \(at most 0\.00[15]\), cosine -?[\d.]+"):
+    with pytest.raises(
+        GateError,
+        match=r"made \(fp32\): output \w+ has relative error [\d.e+-]+ \(at most 0\.00[15]\), cosine -?[\d.]+",
+    ):
         gate(engine, oracle, [inputs], names, "fp32", "eager")

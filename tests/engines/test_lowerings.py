@@ -415,7 +415,7 @@ MOVES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "pad": (lambda x: F.pad(x, (1, 2, 0, 3)), (2, 3, 4, 5)),
     "crop": (lambda x: F.pad(x, (-1, 0, 1, -1)), (2, 3, 4, 5)),
     "windows": (lambda x: x.view(2, 2, 3, 2, 2, 5).permute(0, 1, 3, 2, 4, 5).reshape(-1, 6, 5), (2, 6, 4, 5)),
-    "expand": (lambda x: (x[:, :, None] * x[:, None]), (2, 3, 4)),
+    "expand": (lambda x: x[:, :, None] * x[:, None], (2, 3, 4)),
     "flip": (lambda x: x.flip(2) * x, (2, 3, 4)),
     "in place": (lambda x: (x * 2).add_(1).mul_(x), (2, 3)),
     "fill": (lambda x: x * torch.zeros_like(x).fill_(2.5), (2, 3)),

@@ -53,6 +53,10 @@ def labels_of(x: Tensor, classes: int = 5) -> Tensor:
     return torch.arange(len(x)) % classes
 
 
+def trace(module: nn.Module, x: Tensor, gradient: bool) -> torch.fx.GraphModule:
+    return trace_value_and_gradient(module, energy, (x, labels_of(x))) if gradient else trace_forward(module, (x,))
+
+
 def relative(got: Tensor, want: Tensor) -> float:
     return float((got - want).norm() / want.norm())
 
@@ -158,9 +162,12 @@ TEACHERS: dict[str, tuple[dict[str, Any], int]] = {
     "convnext_atto": ({}, 64),
     "regnetx_002": ({}, 64),
     "regnety_002": ({}, 64),
-    "vit_tiny_patch16_224": ({"img_size": 64, "depth": 2}, 64),
-    "deit_tiny_distilled_patch16_224": ({"img_size": 64, "depth": 2}, 64),
-    "swin_tiny_patch4_window7_224": ({"img_size": 64, "window_size": 4, "depths": (2, 2), "num_heads": (2, 4)}, 64),
+    "vit_tiny_patch16_224": ({"img_size": 64, "depth": 2, "embed_dim": 48}, 64),
+    "deit_tiny_distilled_patch16_224": ({"img_size": 64, "depth": 2, "embed_dim": 48}, 64),
+    "swin_tiny_patch4_window7_224": (
+        {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
+        64,
+    ),
 }
 
 
@@ -270,10 +277,7 @@ def test_an_operator_without_a_form_is_named_with_its_module(part: nn.Module, op
     x = image(2, 6)
     message = rf"operator aten\.{operator} of part \({type(part).__name__}\) has no export-safe form; add one to"
     with pytest.raises(UnsupportedOpError, match=message):
-        if gradient:
-            trace_value_and_gradient(Holder(part), energy, (x, labels_of(x)))
-        else:
-            trace_forward(Holder(part), (x,))
+        trace(Holder(part), x, gradient)
 
 
 def test_an_operator_of_the_backward_pass_is_named_with_the_module_it_derives() -> None:
@@ -305,18 +309,21 @@ def test_hooks_are_removed_after_a_refusal() -> None:
 def test_trainable_weights_are_refused(gradient: bool) -> None:
     module, x = nn.Linear(6, 3).double(), image(2, 6)
     with pytest.raises(EngineInputError, match=r"call module\.eval\(\)\.requires_grad_\(False\) first"):
-        if gradient:
-            trace_value_and_gradient(module, energy, (x, labels_of(x)))
-        else:
-            trace_forward(module, (x,))
+        trace(module, x, gradient)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)], ids=str)
 def test_batch_statistics_are_refused(norm: nn.Module) -> None:
     module = nn.Sequential(norm, nn.Flatten()).double().requires_grad_(False).train()
     x = image(2, 3, 4, 4)
-    with pytest.raises(UnsupportedOpError, match=r"batch_norm: batch statistics couple the samples; call eval\(\)"):
+    with pytest.raises(UnsupportedOpError, match=r"0 \(BatchNorm2d\) is in training mode.*couple the samples"):
         trace_value_and_gradient(module, energy, (x, labels_of(x)))
+
+
+def test_batch_statistics_in_evaluation_are_refused() -> None:
+    module = nn.BatchNorm2d(3, track_running_stats=False).double().requires_grad_(False).eval()
+    with pytest.raises(UnsupportedOpError, match="native_batch_norm: batch statistics couple the samples"):
+        trace_forward(module, (image(2, 3, 4, 4),))
 
 
 def test_dropout_in_training_is_refused() -> None:

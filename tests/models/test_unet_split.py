@@ -137,7 +137,7 @@ def test_the_shallow_network_runs_the_first_and_the_last_block_alone() -> None:
     feature = DeepUNet(unet)(*inputs)[1]
     ran: list[str] = []
     for kind, part in unet.named_modules():
-        if kind.count(".") == 1 and kind.startswith(("down_blocks", "up_blocks")) or kind == "mid_block":
+        if (kind.count(".") == 1 and kind.startswith(("down_blocks", "up_blocks"))) or kind == "mid_block":
             part.register_forward_hook(lambda *_, kind=kind: ran.append(kind))
     ShallowUNet(unet)(*inputs, feature)
     assert ran == ["down_blocks.0", "up_blocks.3"]

@@ -104,7 +104,7 @@ def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tenso
 
 def rsub(x: Tensor, other: Any, alpha: float = 1) -> Tensor:
     """``other - alpha · x``."""
-    return -(x if alpha == 1 else x * alpha) + other
+    return (-(x if alpha == 1 else x * alpha)).add(other)
 
 
 def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:

@@ -37,11 +37,12 @@ def insert_zeros(x: Tensor, stride: list[int]) -> Tensor:
         torch.tensor([float(i % s == 0) for i in range(n)], dtype=x.dtype, device=x.device)
         for n, s in zip(size, stride, strict=True)
     )
-    return _aten.upsample_nearest2d(x, size) * (rows.view(-1, 1) * columns)
+    enlarged: Tensor = _aten.upsample_nearest2d(x, size)
+    return enlarged * (rows.view(-1, 1) * columns)
 
 
 def _pads(offsets: list[tuple[int, int]], sizes: list[tuple[int, int]]) -> tuple[list[int], bool]:
-    """``F.pad``'s amounts for taps at offsets (from, to) an axis and (input, output) sizes; and whether both ends agree."""
+    """``F.pad``'s amounts for taps at (first, last) offsets and (input, output) sizes an axis; do both ends agree?"""
     amounts: list[int] = []
     for (low, high), (size_in, size_out) in zip(offsets[::-1], sizes[::-1], strict=True):
         amounts += [-low, size_out - 1 + high - (size_in - 1)]
@@ -49,9 +50,7 @@ def _pads(offsets: list[tuple[int, int]], sizes: list[tuple[int, int]]) -> tuple
     return amounts, left == right >= 0 and top == bottom >= 0
 
 
-def _correlate(
-    x: Tensor, weight: Tensor, low: list[int], size: list[int], dilation: list[int], groups: int
-) -> Tensor:
+def _correlate(x: Tensor, weight: Tensor, low: list[int], size: list[int], dilation: list[int], groups: int) -> Tensor:
     """Convolution whose first tap lies ``low`` from each of ``size`` outputs an axis; a negative pad crops."""
     high = [low[a] + dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1)]
     offsets = [(low[a], high[a]) for a in (0, 1)]
@@ -98,8 +97,8 @@ def _transposed(
         half = [-(-n // 2) for n in size]
         y = F.pixel_shuffle(_correlate(g, phases, [low, low], half, [1, 1], 1), 2)
         return y if half == [n / 2 for n in size] else y[:, :, : size[0], : size[1]]
-    low = [padding[a] - dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1)]
-    return _correlate(insert_zeros(g, stride), flipped(weight, groups), low, size, dilation, groups)
+    first = [padding[a] - dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1)]
+    return _correlate(insert_zeros(g, stride), flipped(weight, groups), first, size, dilation, groups)
 
 
 def _pairs(*values: list[int]) -> list[list[int]]:
@@ -126,7 +125,7 @@ def convolution(
 ) -> Tensor:
     """A plain convolution stays; a transposed one is rewritten."""
     if not transposed:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     if x.dim() == 3:
         x, weight, stride, padding, dilation, output_padding = _lifted(
             x, weight, stride, padding, dilation, output_padding
@@ -171,10 +170,10 @@ def convolution_backward(
         )
         g = g.unsqueeze(2)
         given = (None, stride, padding, dilation, transposed, output_padding, groups, output_mask)
-        (lifted, _, _) = convolution_backward(g, x, weight, *given)
-        return None if lifted is None else lifted.squeeze(2), None, None
+        lifted, _, _ = convolution_backward(g, x, weight, *given)
+        return lifted if lifted is None else lifted.squeeze(2), None, None
     if x.dim() != 4:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     stride, padding, dilation = _pairs(stride, padding, dilation)
     if transposed:
         return F.conv2d(g, weight, None, stride, padding, dilation, groups), None, None

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from prism_engines.backends.inductor import InductorBackend
+from prism_engines.backends.openvino import OpenVinoBackend
+from prism_engines.backends.padded import check_inputs
+
+from prism_fast.compile.parts import Part, Parts
+from prism_fast.compile.probes import real_inputs
+from prism_fast.config import RunConfig
+from prism_fast.errors import InputError
+from prism_fast.synthesis.sampler import Synthesizer
+
+ALL = ("text_encoder", "unet", "unet_deep", "unet_shallow", "decoder", "energy_gradient")
+UNETS = {"unet", "unet_deep", "unet_shallow"}
+DECODES = {"decoder", "energy_gradient"}
+
+
+def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
+    document = config.model_dump()
+    for name, values in sections.items():
+        document[name] |= values
+    return RunConfig.model_validate(document)
+
+
+def like(run: Synthesizer, config: RunConfig) -> Synthesizer:
+    """The same networks under another configuration."""
+    return Synthesizer(config, run.model, run.teacher, run.hashes)
+
+
+def digests(run: Synthesizer) -> dict[str, str]:
+    parts = Parts(run)
+    return {name: parts.get(name).key(OpenVinoBackend(), "fp32").digest for name in parts.names()}
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {name for name in one if one[name] != other[name]}
+
+
+@pytest.fixture
+def again(config: RunConfig) -> Synthesizer:
+    """Loaded anew, to change."""
+    return Synthesizer.load(config)
+
+
+@pytest.fixture(scope="module")
+def before(run: Synthesizer) -> dict[str, str]:
+    return digests(run)
+
+
+def test_the_names(parts: Parts) -> None:
+    assert parts.names() == ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_traced_modules_compute_what_the_oracle_computes(parts: Parts, name: str, tmp_path: Path) -> None:
+    part = parts.get(name)
+    module = part.make_graph(tmp_path).module("fp32")
+    for inputs in (part.random(1), real_inputs(parts.run, name)):
+        rows = check_inputs(part.spec, inputs, "cpu")
+        assert rows == part.spec.batch == parts.batch * (2 if name in UNETS else 1)
+        wanted = part.oracle.run(*inputs)
+        with torch.no_grad():
+            found = module(*inputs)
+        assert isinstance(found, tuple)
+        assert len(found) == len(wanted) == len(part.spec.outputs)
+        for a, b in zip(found, wanted, strict=True):
+            assert a.dtype == torch.float32
+            torch.testing.assert_close(a, b.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_random_inputs_follow_their_seed(parts: Parts, name: str) -> None:
+    random = parts.get(name).random
+    assert all(torch.equal(a, b) for a, b in zip(random(1), random(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(random(1), random(2), strict=True))
+
+
+def test_real_inputs_hold_different_rows(parts: Parts) -> None:
+    (latents,) = real_inputs(parts.run, "decoder")
+    assert latents.flatten(1).std(0).min() > 0
+    tokens, _ = real_inputs(parts.run, "text_encoder")
+    assert len({tuple(row.tolist()) for row in tokens}) > 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_another_precision_leaves_the_runs_weights_alone(parts: Parts, precision: Any, tmp_path: Path) -> None:
+    part = parts.get("decoder")
+    module, inputs = part.make_graph(tmp_path).module(precision), part.random(1)
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16 if precision == "bf16" else torch.float16}
+    assert {p.dtype for p in parts.run.decoder.parameters()} == {torch.float32}
+    with torch.no_grad():
+        (image,) = module(*inputs)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, part.oracle.run(*inputs)[0], rtol=0, atol=0.02)
+
+
+def test_two_loads_have_the_same_keys(before: dict[str, str], again: Synthesizer) -> None:
+    assert digests(again) == before
+
+
+@pytest.mark.parametrize(
+    ("network", "parts_that_differ"),
+    [("unet", UNETS), ("vae", DECODES), ("text_encoder", {"text_encoder"}), ("teacher", {"energy_gradient"})],
+)
+def test_one_changed_weight_changes_the_key(
+    before: dict[str, str], again: Synthesizer, network: str, parts_that_differ: set[str]
+) -> None:
+    module = again.teacher.net if network == "teacher" else getattr(again.model, network)
+    list(module.parameters())[-1].data.view(-1)[-1] += 1e-6
+    assert differing(digests(again), before) == parts_that_differ
+
+
+@pytest.mark.parametrize(
+    ("sections", "parts_that_differ"),
+    [
+        ({"guidance": {"objective": "free_energy"}}, {"energy_gradient"}),
+        ({"guidance": {"temperature": 2.0}}, {"energy_gradient"}),
+        ({"sampling": {"batch_size": 2}}, set(ALL)),
+        ({"sampling": {"height": 32, "width": 32}}, set(ALL) - {"text_encoder"}),
+        ({"sampling": {"steps": 7, "guidance_scale": 1.5}, "guidance": {"scale": 0.7, "every": 2}}, set()),
+        ({"engines": {"backend": "auto", "precision": "bf16"}}, set()),
+    ],
+)
+def test_settings_that_change_the_key(
+    before: dict[str, str],
+    run: Synthesizer,
+    config: RunConfig,
+    sections: dict[str, dict[str, Any]],
+    parts_that_differ: set[str],
+) -> None:
+    assert differing(digests(like(run, changed(config, **sections))), before) == parts_that_differ
+
+
+def test_constants_that_no_weight_holds_change_the_key(before: dict[str, str], again: Synthesizer) -> None:
+    again.decoder.scale = 0.5
+    assert differing(digests(again), before) == DECODES
+    again.decoder.scale = run_scale = again.model.scaling_factor
+    assert run_scale == 1
+    again.model.unet.register_to_config(flip_sin_to_cos=False)
+    again.model.text_encoder.config.num_attention_heads = 4
+    assert differing(digests(again), before) == UNETS | {"text_encoder"}
+
+
+def test_the_teachers_normalisation_changes_the_key(before: dict[str, str], again: Synthesizer) -> None:
+    settings = again.teacher.config.model_copy(update={"mean": (0.4,) * 3})
+    object.__setattr__(again.teacher, "config", settings)
+    assert differing(digests(again), before) == {"energy_gradient"}
+
+
+def test_backend_and_precision_change_the_key(parts: Parts) -> None:
+    part: Part = parts.get("decoder")
+    keys = {
+        part.key(OpenVinoBackend(), "fp32").digest,
+        part.key(OpenVinoBackend(), "bf16").digest,
+        part.key(InductorBackend(), "fp32").digest,
+    }
+    assert len(keys) == 3
+
+
+def test_weights_in_another_type_are_refused(run: Synthesizer, config: RunConfig) -> None:
+    half = like(run, changed(config, sampling={"dtype": "bfloat16"}))
+    with pytest.raises(InputError, match=r"set sampling\.dtype to float32 and choose engines\.precision"):
+        Parts(half)
+
+
+def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> None:
+    guided = Parts(like(run, changed(config, sampling={"steps": 10}, guidance={"window": (0.1, 0.8), "every": 2})))
+    assert {name: guided.calls(name) for name in ALL} == {
+        "text_encoder": 1,
+        "unet": 10,
+        "unet_deep": 10,
+        "unet_shallow": 10,
+        "decoder": 1,
+        "energy_gradient": 4,
+    }
+    free = Parts(like(run, changed(config, guidance={"enabled": False})))
+    assert free.calls("energy_gradient") == 0
