@@ -22,9 +22,11 @@ from prism_engines.lowerings import LOWERINGS
 from prism_engines.record import EngineRecord
 from prism_engines.spec import Precision
 from prism_engines.store import Store
+from torch import nn
 
 from prism_fast.compile.build import Builder, Probes, Refused, summarise
 from prism_fast.compile.parts import Part, Parts
+from prism_fast.models.classifier import Classifier
 from prism_fast.synthesis.sampler import Synthesizer
 from tests.compile.conftest import NAMES, Shelf, contents, one_line, unharmed
 
@@ -79,7 +81,11 @@ def broken(run: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     def scaled(*arguments: Any) -> Any:
         return tuple(x if x is None else 1.1 * x for x in LOWERINGS[original](*arguments))
 
-    parts = Parts(run, lowerings={**LOWERINGS, original: scaled})
+    torch.manual_seed(0)  # a teacher of two convolutions: it exports in a moment
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 14**2, 3))
+    teacher = Classifier(net.eval().requires_grad_(False), run.teacher.config)
+    small = Synthesizer(run.config, run.model, teacher, run.hashes)
+    parts = Parts(small, lowerings={**LOWERINGS, original: scaled})
     return parts, parts.get("energy_gradient").make_graph(tmp_path_factory.mktemp("broken"))
 
 
