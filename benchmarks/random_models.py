@@ -79,7 +79,9 @@ def _index(out: Path, name: str, second: bool) -> None:
         encoders["tokenizer_2"] = ["transformers", "CLIPTokenizer"]
     parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], **encoders}
     document = {"_class_name": name, "force_zeros_for_empty_prompt": second, **parts}
-    (out / "model_index.json").write_text(json.dumps({**document, "scheduler": ["diffusers", "DDIMScheduler"]}, indent=2))
+    (out / "model_index.json").write_text(
+        json.dumps({**document, "scheduler": ["diffusers", "DDIMScheduler"]}, indent=2)
+    )
 
 
 def write_model(kind: str, out: Path, divide: int = 1) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -50,10 +51,17 @@ class Graph:
         return path
 
 
+def _tracing_code() -> str:
+    """The sources that turn a module into a graph: with another lowering it is another engine."""
+    package = resources.files("prism_engines")
+    files = [package / "vjp.py", package / "folding.py", *(package / "lowerings").iterdir()]
+    return "".join(f.read_text() for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".py"))
+
+
 def graph_hash(module: nn.Module, *more: str) -> str:
-    """SHA-256 of a module's structure, torch's version and ``more``: whatever else decides the graph."""
+    """SHA-256 of a module's structure, torch's version, our tracing code and ``more``: whatever decides the graph."""
     digest = hashlib.sha256(repr(module).encode())
-    for text in (torch.__version__, *more):
+    for text in (torch.__version__, _tracing_code(), *more):
         digest.update(b"\0" + text.encode())
     return digest.hexdigest()
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at stored engines, check them, remove what is of no use.")
 
+
 def _open(store: Path | None) -> Store:
     from prism_engines.store import Store, default_store
 

@@ -13,13 +13,14 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 def tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
     """Token ids and attention mask, padded to ``model_max_length``: int64 (n, tokens) each."""
-    return tokenizer(
+    out: BatchEncoding = tokenizer(
         list(prompts),
         padding="max_length",
         truncation=True,
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     )
+    return out
 
 
 class TextHidden(nn.Module):
