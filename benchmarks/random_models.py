@@ -78,7 +78,7 @@ def _index(out: Path, name: str, second: bool) -> None:
         encoders["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
         encoders["tokenizer_2"] = ["transformers", "CLIPTokenizer"]
     parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], **encoders}
-    document = {"_class_name": name, "force_zeros_for_empty_prompt": second, **parts}
+    document: dict[str, Any] = {"_class_name": name, "force_zeros_for_empty_prompt": second, **parts}
     (out / "model_index.json").write_text(
         json.dumps({**document, "scheduler": ["diffusers", "DDIMScheduler"]}, indent=2)
     )

@@ -60,8 +60,9 @@ class Sampled:
 class Engines:
     """What a run computes with.
 
-    ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction; ``decoder``: latents to
-    images in [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient and logits.
+    ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction;
+    ``decoder``: latents to images in [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient
+    and logits.
     """
 
     text_encoder: Engine

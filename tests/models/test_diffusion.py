@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from prism_engines.backends.eager import EagerEngine
+from safetensors.torch import load_file, save_file
 
 from prism_fast.errors import DataError
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion
