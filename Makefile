@@ -20,7 +20,7 @@ demo: $(STAMP)
 	@$(BIN)/prism-fast demo --out runs/demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

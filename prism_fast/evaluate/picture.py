@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from prism_fast.errors import InputError
 from prism_fast.synthesis.shards import Sample
 
 _GAP = 2
@@ -33,7 +34,15 @@ def class_grid(samples: Sequence[Sample], rows: int) -> torch.Tensor:
 
 
 def save_class_grid(samples: Sequence[Sample], rows: int, path: Path) -> Path:
-    """Write :func:`class_grid` as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(class_grid(samples, rows).permute(1, 2, 0).contiguous().numpy()).save(path)
+    """Write :func:`class_grid` as PNG.
+
+    Raises:
+        InputError: ``path`` cannot be written.
+    """
+    grid = Image.fromarray(class_grid(samples, rows).permute(1, 2, 0).contiguous().numpy())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid.save(path, "PNG")
+    except OSError as error:
+        raise InputError(f"cannot write the picture {path}: {error.strerror or error}; choose another path") from error
     return path
