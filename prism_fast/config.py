@@ -88,6 +88,7 @@ class EnginesConfig(_Document):
 
     backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
+    attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
     parts: tuple[EnginePart, ...] = Field(("text_encoder", "unet", "decoder", "energy_gradient"), min_length=1)
 
 

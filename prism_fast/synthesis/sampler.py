@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from prism_engines.attention import use_attention
 from prism_engines.backends.eager import EagerEngine
 from prism_engines.base import Engine
 from prism_kernels import energy
@@ -93,12 +94,15 @@ class Synthesizer:
         """Load the configured models.
 
         Raises:
+            EngineInputError: the attention kernels that were asked for cannot run here.
             DataError: a model directory is wrong. InputError: models and label space or image size do not fit.
         """
         require_device(config.sampling.device)
         paths = {p: resolve(getattr(config.models, p), p) for p in ("diffusion", "teacher")}
         dtype = getattr(torch, config.sampling.dtype)
         model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
+        if config.engines.attention != "sdpa":  # what diffusers chooses itself
+            use_attention(model.unet, config.engines.attention)
         teacher = load_classifier(paths["teacher"])
         teacher.net.to(config.sampling.device)
         classes = len(load_label_space(config.labels).classes)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from prism_engines.attention import attention_reasons
+from prism_engines.errors import EngineInputError
 
 from prism_fast.config import RunConfig, load_config
 from prism_fast.data.schema import ShardSet
@@ -198,3 +200,12 @@ def test_a_finished_run_has_a_manifest_and_a_card(config: RunConfig, finished: P
     assert "10 synthetic images of 3 classes" in card
     assert config.run_hash() in card
     assert RunDirectory(finished).plan().equals(plan.build_plan(config, 10))
+
+
+def test_an_attention_that_cannot_run_here_is_refused_with_its_reasons(config: RunConfig, tmp_path: Path) -> None:
+    if not attention_reasons("xformers"):
+        pytest.skip("xformers runs here")
+    engines = config.engines.model_copy(update={"attention": "xformers"})
+    with pytest.raises(EngineInputError, match="attention xformers cannot run here: "):
+        synthesize(config.model_copy(update={"engines": engines}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
