@@ -39,6 +39,7 @@ class PromptsConfig(_Document):
     styles: tuple[str, ...] = Field(("",), min_length=1)
     contents: tuple[str, ...] = Field(("{sense}",), min_length=1, description="used by classes without concepts")
     negative: str = ""
+    blend: bool = Field(False, description="besides each concept, show it joined with the class's next one")
     use_concepts: bool = Field(True, description="take content from the class's concepts when it has any")
 
 
