@@ -5,7 +5,25 @@ from __future__ import annotations
 import torch
 
 from prism_kernels import _reference
+from prism_kernels._backend import takes_triton
 from prism_kernels._errors import KernelInputError
+
+
+@torch.library.custom_op("prism_kernels::energy", mutates_args=())
+def _fused(
+    logits: torch.Tensor, labels: torch.Tensor, class_weight: float, lse_weight: float, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from prism_kernels._triton.energy import launch
+
+    return launch(logits, labels, class_weight, lse_weight, temperature)
+
+
+@_fused.register_fake
+def _(
+    logits: torch.Tensor, labels: torch.Tensor, class_weight: float, lse_weight: float, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    n, k = logits.shape
+    return logits.new_empty(n, dtype=torch.float32), logits.new_empty(n, k, dtype=torch.float32)
 
 
 def energy(
@@ -30,4 +48,6 @@ def energy(
         raise KernelInputError(f"energy: expected floating logits and int64 labels; got {logits.dtype}, {labels.dtype}")
     if not temperature > 0:
         raise KernelInputError(f"energy: temperature must be positive, got {temperature}")
+    if takes_triton("energy", logits, labels):
+        return _fused(logits, labels, class_weight, lse_weight, temperature)
     return _reference.energy(logits, labels, class_weight, lse_weight, temperature)
