@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,9 @@ def build_engines(
         str, typer.Option("--parts", help="Comma-separated; also unet_deep and unet_shallow, for feature reuse.")
     ] = _PARTS,
     store: StoreOpt = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Also write the table into this Markdown page, between its markers.")
+    ] = None,
     set_: SetOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
@@ -36,6 +40,10 @@ def build_engines(
 
     names = tuple(name.strip() for name in parts.split(","))
     lines = build_all(settings, backend, precision, names, store, lambda line: typer.echo(line, err=True))
+    if table is not None:
+        from prism_fast.compile.page import as_markdown, write_table
+
+        write_table(table, as_markdown(lines.built, lines.refused))
     if json_output:
         from dataclasses import asdict
 
