@@ -8,14 +8,14 @@ from prism_fast.errors import InputError
 
 RUNS = Built("unet", "openvino", "bf16", "k", 47_500_000, 7.56, 1.1e-2, 0.99993, 3.33, 100, "openvino")
 STORED = Built(
-    "unet", "tensorrt_rtx", "fp16", "k", 1_000_000, 3.0, 1e-3, 1.0, None, None, "onnxruntime, the fp16 graph"
+    "unet", "tensorrt_rtx", "fp16", "k", 1_000_000, 3.0, 1e-3, 1.0, None, None, "onnxruntime, fp16"
 )
 
 
 def test_rows_say_what_was_measured_and_what_was_refused() -> None:
     rows = as_markdown([RUNS, STORED], [Refused("unet", "tensorrt", "no GPU")]).splitlines()[2:]
     assert rows[0] == "| unet | openvino | bf16 | 47.5 | 7.6 | 1.1e-02 | 0.99993 | 3.33 | openvino |"
-    assert "| cannot run here | onnxruntime, the fp16 graph |" in rows[1]
+    assert "| cannot run here | onnxruntime, fp16 |" in rows[1]
     assert "no: no GPU" in rows[2]
     assert len({row.count("|") for row in rows}) == 1
 
