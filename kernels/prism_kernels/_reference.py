@@ -37,3 +37,25 @@ def guided_step(
     shape = (-1,) + (1,) * (denoised.dim() - 1)
     safe = torch.where(healthy.view(shape), gradient.float(), torch.zeros_like(gradient, dtype=torch.float32))
     return (denoised.float() - factor.view(shape) * safe).to(denoised.dtype), healthy
+
+
+def solver_update(
+    latents: torch.Tensor, denoised: torch.Tensor, previous: torch.Tensor | None, weights: tuple[float, float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See ``update`` of :func:`prism_kernels.guided_step.guided_step`."""
+    total = weights[0] * latents.float() + weights[1] * denoised.float()
+    if previous is not None:
+        total = total + weights[2] * previous.float()
+    stepped = total.to(latents.dtype)
+    return stepped, torch.isfinite(stepped).flatten(1).all(1)
+
+
+def guided_combine(
+    latents: torch.Tensor, prediction: torch.Tensor, guidance_scale: float, of_latents: float, of_prediction: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See :func:`prism_kernels.guided_combine.guided_combine`."""
+    n = latents.shape[0]
+    free, conditional = prediction[:n].float(), prediction[n:].float()
+    change = guidance_scale * (conditional - free)
+    denoised = of_latents * latents.float() + of_prediction * (free + change)
+    return denoised.to(latents.dtype), (of_prediction * change).square().flatten(1).sum(1)

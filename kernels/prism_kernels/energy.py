@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from prism_kernels import _reference
 from prism_kernels._backend import takes_triton
@@ -37,7 +38,7 @@ def energy(
 
     Shapes: logits (n, k), labels (n,); returns (n,) and (n, k).
     Dtypes: logits float16, bfloat16 or float32; labels int64; results float32.
-    Raises: KernelInputError when shapes, dtypes or the temperature do not fit.
+    Raises: KernelInputError when shapes, dtypes, the temperature or, on the CPU, a label do not fit.
     Reference: Liu et al. 2020, "Energy-based Out-of-distribution Detection", eq. 4.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
@@ -48,6 +49,21 @@ def energy(
         raise KernelInputError(f"energy: expected floating logits and int64 labels; got {logits.dtype}, {labels.dtype}")
     if not temperature > 0:
         raise KernelInputError(f"energy: temperature must be positive, got {temperature}")
+    _check_labels(labels, logits.shape[1])
     if takes_triton("energy", logits, labels):
-        return _fused(logits, labels, class_weight, lse_weight, temperature)
+        value, gradient = _fused(logits, labels, class_weight, lse_weight, temperature)
+        return value, gradient
     return _reference.energy(logits, labels, class_weight, lse_weight, temperature)
+
+
+def _check_labels(labels: torch.Tensor, classes: int) -> None:
+    """Refuse labels that name no class, where their values can be seen: not on a GPU, where looking waits for it."""
+    if torch.compiler.is_compiling() or type(labels) is not torch.Tensor or labels.device.type != "cpu":
+        return
+    if get_proxy_mode() is not None or not labels.numel():  # while tracing, a branch on values would be recorded
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        raise KernelInputError(
+            f"energy: got labels from {least} to {most}, expected 0 to {classes - 1}; use the teacher's classes"
+        )

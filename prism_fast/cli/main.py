@@ -13,6 +13,7 @@ from prism_fast.cli.distill import distill
 from prism_fast.cli.doctor import doctor
 from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
+from prism_fast.cli.kernels import kernels
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
 from prism_fast.cli.report import report
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for _command in (demo, build_engines, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
+app.command()(kernels)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

@@ -146,7 +146,19 @@ def test_a_label_outside_the_classes_is_refused(label: int) -> None:
 
 
 def test_public_names() -> None:
-    assert prism_kernels.__all__ == ["GuidedStep", "KernelInputError", "energy", "guided_step"]
+    assert prism_kernels.__all__ == [
+        "GuidedCombine",
+        "GuidedStep",
+        "KernelBackendError",
+        "KernelInputError",
+        "LinearUpdate",
+        "energy",
+        "explain",
+        "guided_combine",
+        "guided_step",
+        "reasons",
+        "use_backend",
+    ]
     assert prism_engines.__all__ == ["EagerEngine", "EagerGradientEngine", "Engine"]
     for package in (prism_kernels, prism_engines):
         assert all(hasattr(package, name) for name in package.__all__)

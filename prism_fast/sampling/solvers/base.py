@@ -19,6 +19,10 @@ class Solver(Protocol):
         ...
 
 
+# What a linear step multiplies: latents, predicted clean latents, previous prediction (0 where none is used).
+Weights = tuple[float, float, float]
+
+
 class GridSolver:
     """A solver over a fixed grid."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prism_fast.sampling.solvers.base import GridSolver
+from prism_fast.sampling.solvers.base import GridSolver, Weights
 
 
 class DDIM(GridSolver):
@@ -17,3 +17,8 @@ class DDIM(GridSolver):
         alpha, sigma = self.grid.alphas[i], self.grid.sigmas[i]
         noise = (latents - alpha * denoised) / sigma
         return self.grid.alphas[i + 1] * denoised + self.grid.sigmas[i + 1] * noise
+
+    def weights(self, i: int) -> Weights:
+        """The same step as one sum, for ``prism_kernels.LinearUpdate``."""
+        ratio = self.grid.sigmas[i + 1] / self.grid.sigmas[i]
+        return ratio, self.grid.alphas[i + 1] - ratio * self.grid.alphas[i], 0.0

@@ -7,7 +7,7 @@ import math
 import torch
 
 from prism_fast.sampling.grid import Grid
-from prism_fast.sampling.solvers.base import GridSolver
+from prism_fast.sampling.solvers.base import GridSolver, Weights
 
 
 class DPMSolverPP2M(GridSolver):
@@ -40,3 +40,12 @@ class DPMSolverPP2M(GridSolver):
             direction = denoised + 0.5 * ratio * (denoised - previous)
         shrink = self.grid.sigmas[i + 1] / self.grid.sigmas[i]
         return shrink * latents - self.grid.alphas[i + 1] * math.expm1(-h) * direction
+
+    def weights(self, i: int) -> Weights:
+        """The same step as one sum, for ``prism_kernels.LinearUpdate``; the third is of the prediction at ``i - 1``."""
+        if self.grid.sigmas[i + 1] == 0.0:
+            return 0.0, self.grid.alphas[i + 1], 0.0
+        h = self._log_snr(i + 1) - self._log_snr(i)
+        whole = -self.grid.alphas[i + 1] * math.expm1(-h)
+        extra = 0.5 * h / (self._log_snr(i) - self._log_snr(i - 1)) if i > 0 else 0.0
+        return self.grid.sigmas[i + 1] / self.grid.sigmas[i], whole * (1 + extra), -whole * extra

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prism_fast.sampling.solvers.base import GridSolver
+from prism_fast.sampling.solvers.base import GridSolver, Weights
 
 
 class Euler(GridSolver):
@@ -22,3 +22,9 @@ class Euler(GridSolver):
         s, s_after = self.grid.sigmas[i] / alpha, self.grid.sigmas[i + 1] / after
         y = latents / alpha
         return after * (y + (s_after - s) * (y - denoised) / s)
+
+    def weights(self, i: int) -> Weights:
+        """The same step as one sum, for ``prism_kernels.LinearUpdate``."""
+        alpha, after = self.grid.alphas[i], self.grid.alphas[i + 1]
+        s, s_after = self.grid.sigmas[i] / alpha, self.grid.sigmas[i + 1] / after
+        return after * s_after / (s * alpha), after * (1 - s_after / s), 0.0

@@ -1,0 +1,1 @@
+"""Triton kernels, one operator a file; imported when an operator first needs one."""

@@ -1,0 +1,90 @@
+"""Start a kernel: on the GPU, or in Triton's interpreter, and tell whoever records launches.
+
+The interpreter is entered by us and not by decorating under ``TRITON_INTERPRET``: Triton reads that variable when a
+function is decorated, its own library included, so a process that imported Triton before would get half of each. As a
+consequence one process can both interpret a kernel and compile it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel start: its arguments by name, constants included."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+
+
+_recorders: list[Callable[[Launch], None]] = []
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Collect the launches made inside the block; they run as well."""
+    seen: list[Launch] = []
+    _recorders.append(seen.append)
+    try:
+        yield seen
+    finally:
+        _recorders.remove(seen.append)
+
+
+def run(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any) -> None:
+    """Start ``kernel``; CPU tensors go to the interpreter."""
+    launch = Launch(kernel, grid, arguments, num_warps)
+    for record in _recorders:
+        record(launch)
+    if any(isinstance(a, torch.Tensor) and a.device.type == "cpu" for a in arguments.values()):
+        _interpret(launch)
+    else:
+        kernel[grid](**arguments, num_warps=num_warps)
+
+
+def _sum(x: Any, axis: int | None = None) -> Any:
+    return tl.reduce(x, axis, tl.standard._sum_combine)
+
+
+def _max(x: Any, axis: int | None = None) -> Any:
+    return tl.reduce(x, axis, tl.standard._elementwise_max)
+
+
+def _interpret(launch: Launch) -> None:
+    from triton.runtime.interpreter import InterpretedFunction
+
+    before = tl.sum, tl.max
+    # Functions of Triton's library cannot be called from an interpreted kernel unless they were decorated for it.
+    tl.sum, tl.max = _sum, _max
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            # A GPU does not warn about NaN, nor should its simulation.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            InterpretedFunction(launch.kernel.fn)[launch.grid](**launch.arguments)
+    finally:
+        tl.sum, tl.max = before
+
+
+def vector(dtypes: tuple[torch.dtype, ...], *sizes: int) -> int:
+    """Elements that one 128-bit access of the narrowest dtype moves, if every offset in ``sizes`` is a multiple."""
+    width = 16 // min(dtype.itemsize for dtype in dtypes)
+    while any(size % width for size in sizes):
+        width //= 2
+    return width
+
+
+def warps(elements: int, each: int, most: int = 16) -> int:
+    """Warps (a power of two, 1 to ``most``) that give every thread about ``each`` of a block's elements."""
+    return int(min(most, max(1, triton.next_power_of_2(elements) // (32 * each))))

@@ -1,0 +1,208 @@
+"""Compile every kernel for GPUs that are not here, and count the bytes it moves.
+
+Triton ships NVIDIA's assembler, so registers, spills and the width of every global access are known without a device.
+The compiled specialisation is the one that :func:`launch` asks for: its launch is recorded while it runs in the
+interpreter on a real shape, where each load and store adds its unmasked elements to the count. Nothing is typed in.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prism_kernels._backend import _HAS_TRITON, interpreting
+from prism_kernels._errors import KernelBackendError, KernelInputError
+from prism_kernels._registry import FLOATS
+from prism_kernels.testing import Example, examples
+
+ARCHITECTURES = (80, 90, 100)
+_TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+_GLOBAL = re.compile(r"\b(ld|st)\.global(?:\.[\w:]+)*?\.(?:v(\d)\.)?[bfus](\d+)\b")
+_LOCAL = re.compile(r"(\d+) bytes spill (?:stores|loads)")
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What the assembler and the interpreter say about one kernel, dtype, shape and architecture.
+
+    ``spills`` is bytes of spill stores and loads. ``load_bits`` and ``store_bits`` are the width at which most bits
+    move; ``load_widths`` and ``store_widths`` count every global access by its width, per-sample scalars included.
+    """
+
+    op: str
+    shape: str
+    dtype: str
+    arch: str
+    registers: int
+    spills: int
+    shared_bytes: int
+    load_bits: int
+    store_bits: int
+    bytes: int
+    bytes_min: int
+    load_widths: dict[int, int]
+    store_widths: dict[int, int]
+
+
+def check(report: KernelReport) -> list[str]:
+    """Bars that a kernel misses: no spills, 128-bit accesses, at most 1.1 times the bytes that must move."""
+    found = [f"{report.spills} bytes of spills"] if report.spills else []
+    for name in ("load_bits", "store_bits"):
+        if getattr(report, name) < 128:
+            found.append(f"{name} is {getattr(report, name)}, not 128")
+    if report.bytes > 1.1 * report.bytes_min:
+        found.append(f"moves {report.bytes / report.bytes_min:.2f} times the bytes that it must")
+    return found
+
+
+def compile_kernels(
+    ops: tuple[str, ...] = (),
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
+    architectures: tuple[int, ...] = ARCHITECTURES,
+    done: Callable[[KernelReport], None] = lambda _: None,
+) -> list[KernelReport]:
+    """Compile the named operators (none: all of them) and report on each kernel; no GPU is needed.
+
+    Raises:
+        KernelBackendError: Triton is missing, or imported for its interpreter.
+        KernelInputError: an operator is unknown.
+    """
+    if not _HAS_TRITON:
+        raise KernelBackendError("compile: triton is not installed; pip install triton")
+    if interpreting():
+        raise KernelBackendError("compile: TRITON_INTERPRET=1 is set, expected it unset; unset it and run again")
+    chosen = [example for dtype in dtypes for example in examples(dtype) if not ops or example.op in ops]
+    unknown = sorted(set(ops) - {example.op for example in chosen})
+    if unknown:
+        raise KernelInputError(f"compile: no kernel for {', '.join(unknown)}; leave --op out to see every operator")
+    reports = []
+    for example in sorted(chosen, key=lambda e: e.op):
+        launches, moved, least = measure(example)
+        for arch in architectures:
+            for launch in launches:
+                reports.append(_report(example, launch, arch, moved, least))
+                done(reports[-1])
+    return reports
+
+
+def measure(example: Example) -> tuple[list[Any], int, int]:
+    """Launches of an example, the bytes they move and the least an operator with its inputs and results could move."""
+    from prism_kernels._triton._run import recording
+
+    with recording() as launches, _counting() as count:
+        results = example.launch()
+    tensors = [*example.inputs, *results]
+    return launches, count[0], sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+@contextmanager
+def _counting() -> Iterator[list[int]]:
+    """Add up the bytes of unmasked elements that interpreted kernels load and store."""
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    total, load, store = [0], builder.create_masked_load, builder.create_masked_store
+
+    def count(pointers: Any, mask: Any) -> None:
+        total[0] += int(mask.data.sum()) * max(8, pointers.get_element_ty().primitive_bitwidth) // 8
+
+    def counted_load(ptrs: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+        count(ptrs, mask)
+        return load(ptrs, mask, *rest, **named)
+
+    def counted_store(ptrs: Any, data: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+        count(ptrs, mask)
+        return store(ptrs, data, mask, *rest, **named)
+
+    builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
+    try:
+        yield total
+    finally:
+        del builder.create_masked_load, builder.create_masked_store
+
+
+def _report(example: Example, launch: Any, arch: int, moved: int, least: int) -> KernelReport:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    compiled = triton.compile(
+        _source(launch), target=GPUTarget("cuda", arch, 32), options={"num_warps": launch.num_warps}
+    )
+    registers, spills = _assemble(compiled.asm["ptx"], arch)
+    loads, stores = widths(compiled.asm["ptx"])
+    return KernelReport(
+        op=example.op,
+        shape=example.shape,
+        dtype=example.dtype,
+        arch=f"sm_{arch}",
+        registers=registers,
+        spills=spills,
+        shared_bytes=compiled.metadata.shared,
+        load_bits=_bulk(loads),
+        store_bits=_bulk(stores),
+        bytes=moved,
+        bytes_min=least,
+        load_widths=loads,
+        store_widths=stores,
+    )
+
+
+def _source(launch: Any) -> Any:
+    """The specialisation that Triton makes for these arguments: multiples of 16 are known to be, pointers too."""
+    from triton.compiler import ASTSource
+
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(launch.kernel.params):
+        value = launch.arguments[parameter.name]
+        if parameter.is_constexpr or value is None:
+            signature[parameter.name], constants[(index,)] = "constexpr", value
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
+        else:
+            tensor = isinstance(value, torch.Tensor)
+            signature[parameter.name] = _TYPES[value.dtype] if tensor else "i32"
+            if (value.data_ptr() if tensor else value) % 16 == 0:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    return ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
+
+
+def _assemble(ptx: str, arch: int) -> tuple[int, int]:
+    """Registers a thread and bytes of spills, from the assembler that Triton itself calls, with its flags."""
+    from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        command = [get_ptxas(arch).path, "-v", "--regAllocOptLevel=2", f"--gpu-name={sm_arch_from_capability(arch)}"]
+        command += [str(source), "-o", str(Path(folder) / "kernel.cubin")]
+        log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    used = re.search(r"Used (\d+) registers", log)
+    if used is None:
+        raise KernelBackendError(f"compile: the assembler named no registers for sm_{arch}; report this with its log")
+    return int(used.group(1)), sum(int(n) for n in _LOCAL.findall(log))
+
+
+def widths(ptx: str) -> tuple[dict[int, int], dict[int, int]]:
+    """How many global loads and stores there are of each width in bits."""
+    found: dict[str, dict[int, int]] = {"ld": {}, "st": {}}
+    for kind, lanes, bits in _GLOBAL.findall(ptx):
+        width = int(lanes or 1) * int(bits)
+        found[kind][width] = found[kind].get(width, 0) + 1
+    return found["ld"], found["st"]
+
+
+def _bulk(counts: dict[int, int]) -> int:
+    return max(counts, key=lambda width: (width * counts[width], width), default=0)

@@ -1,0 +1,202 @@
+"""The Triton kernels, in the interpreter on CPU tensors: float64 oracle, odd shapes, and what torch asks of an op."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import prism_kernels
+import pytest
+import torch
+from prism_kernels import KernelBackendError, KernelInputError, LinearUpdate, energy, guided_combine, guided_step
+from prism_kernels.testing import assert_close
+
+from tests.kernels.cases import DTYPES, combine_oracle, energy_oracle, random, step_oracle
+
+OPS = ("energy", "guided_combine", "guided_step")
+# Before TRITON_INTERPRET is set: decorated under it, kernels could not be compiled in this process any more.
+for _name in OPS:
+    importlib.import_module(f"prism_kernels._triton.{_name}")
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with prism_kernels.use_backend("triton"):
+        yield
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 10), (3, 101), (2, 1000), (0, 5), (1, 33000)], ids=str)
+def test_energy(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """33,000 classes are more than a block: online softmax."""
+    n, k = shape
+    logits, labels = random(n, k, dtype=dtype) * 5, torch.arange(n) % k
+    value, gradient = energy(logits, labels, -0.7, 1.3, 1.7)
+    expected_value, expected_gradient = energy_oracle(logits, labels, -0.7, 1.3, 1.7)
+    assert value.dtype == gradient.dtype == torch.float32
+    assert_close("energy", value, expected_value, reduction=k, scale=10.0)
+    assert_close("energy", gradient, expected_gradient, reduction=k)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_energy_of_strided_rows_and_large_logits() -> None:
+    wide = random(4, 40)
+    labels = torch.tensor([1, 0, 2, 3])
+    for strided in (wide[:, 3:20], wide.t()[:4]):
+        got = energy(strided, labels, -1.0, 1.0, 2.0)
+        for part, expected in zip(got, energy_oracle(strided, labels, -1.0, 1.0, 2.0), strict=True):
+            assert_close("energy", part, expected, reduction=40, scale=10.0)
+    large = torch.tensor([[60000.0, -60000.0, 0.0]], dtype=torch.float16)
+    assert all(t.isfinite().all() for t in energy(large, torch.tensor([1]), -1.0, 1.0, 1.0))
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 4, 13, 11), (0, 4, 8, 8), (1, 4, 65, 65)], ids=str)
+def test_guided_step_with_an_update(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """16,900 elements a sample are more than a block."""
+    denoised, gradient, latents, previous = (random(*shape, dtype=dtype, seed=s) for s in range(4))
+    correction, active = torch.full(shape[:1], 0.5), torch.arange(shape[0]) != 1
+    update = LinearUpdate(latents, (0.9, 0.4, -0.2), previous)
+    got = guided_step(denoised, gradient, correction, active, 0.3, update=update)
+    count = denoised[:1].numel()
+    assert got.latents is not None
+    assert got.finite is not None
+    assert got.healthy.all()
+    assert got.finite.all()
+    assert_close("guided_step", got.denoised, step_oracle(denoised, gradient, correction, active, 0.3), count, 5.0)
+    stepped = 0.9 * latents.double() + 0.4 * got.denoised.double() - 0.2 * previous.double()
+    assert_close("guided_step", got.latents, stepped, scale=5.0)
+
+
+@pytest.mark.parametrize("size", [5, 65])
+def test_reference_and_kernels_agree(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, z, old = (random(2, 4, size, size, seed=s) for s in range(3))
+    flags, logits = torch.tensor([True, False]), random(2, 50)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+    def everything() -> list[torch.Tensor | None]:
+        clean, squares = guided_combine(z, torch.cat([x, old]), 3.0, 0.6, 0.8, "epsilon")
+        update = LinearUpdate(z, (0.9, 0.4, -0.2), old)
+        step = guided_step(clean, x, squares.sqrt(), flags, 0.3, update=update)
+        return [clean, squares, *step, *energy(logits, torch.tensor([3, 4]), -1.0, 1.0, 1.5)]
+
+    with prism_kernels.use_backend("reference"):
+        expected = everything()
+    with prism_kernels.use_backend("triton"):
+        got = everything()
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("size", [5, 65])
+def test_bad_values_are_flagged_and_touch_nobody(bad: float, size: int) -> None:
+    denoised, gradient, latents = (random(3, 4, size, size, seed=s) for s in range(3))
+    correction, active = torch.ones(3), torch.ones(3, dtype=torch.bool)
+    gradient[1, 0, 0, 0], latents[2, 3, 4, 4] = bad, float("nan")
+    got = guided_step(denoised, gradient, correction, active, 0.3, update=LinearUpdate(latents, (0.9, 0.4, 0.0)))
+    assert got.finite is not None
+    assert got.healthy.tolist() == [True, False, True]
+    assert got.finite.tolist() == [True, True, False]
+    assert torch.equal(got.denoised[1], denoised[1])
+    alone = guided_step(denoised, gradient, correction, active, 0.3)
+    assert torch.equal(alone.denoised, got.denoised)
+    assert alone.latents is None
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 4, 25, 23), (0, 4, 8, 8)], ids=str)
+def test_guided_combine(shape: tuple[int, ...], kind: str) -> None:
+    z, prediction = random(*shape), random(2 * shape[0], *shape[1:], dtype=torch.float16, seed=1)
+    got = guided_combine(z, prediction, 3.0, 0.6, 0.8, kind)  # type: ignore[arg-type]
+    expected, squares = combine_oracle(z, prediction, 3.0, 0.6, 0.8, kind)
+    assert_close("guided_combine", got.denoised, expected, scale=10.0)
+    assert_close("guided_combine", got.correction_squares, squares, reduction=z[:1].numel())
+
+
+def _calls() -> dict[str, tuple[object, ...]]:
+    x, flags = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool)
+    step = (x, x, torch.ones(2), flags, 0.3, 1e4)
+    return {
+        "energy": (random(2, 5), torch.tensor([0, 4]), -1.0, 1.0, 1.5),
+        "guided_combine": (x, random(4, 4, 3, 3), 3.0, 1.25, -0.75),
+        "guided_step": step,
+        "guided_solver_step": (*step, x, None, 0.9, 0.4, 0.0),
+    }
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("name", list(_calls()))
+def test_opcheck(name: str) -> None:
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(getattr(torch.ops.prism_kernels, name).default, _calls()[name], test_utils=tests)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_no_graph_break(backend: prism_kernels._backend.Backend) -> None:
+    x, active = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool)
+
+    def step(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        value, _ = energy(logits, labels, -1.0, 1.0, 1.5)
+        clean, squares = guided_combine(x, torch.cat([x, 2 * x]), 3.0, 0.6, 0.8, "epsilon")
+        return value, guided_step(clean, x, squares.sqrt(), active, 0.3).denoised
+
+    inputs = random(2, 5), torch.tensor([0, 4])
+    with prism_kernels.use_backend(backend):
+        got = torch.compile(step, fullgraph=True, backend="eager")(*inputs)
+        for part, expected in zip(got, step(*inputs), strict=True):
+            torch.testing.assert_close(part, expected)
+
+
+def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    labels = torch.tensor([0, 1])
+    assert "TRITON_INTERPRET=1" in prism_kernels.reasons("energy", random(2, 5))[0]
+    assert any("float64" in r for r in prism_kernels.reasons("energy", random(2, 5).double()))
+    assert any("requires a gradient" in r for r in prism_kernels.reasons("energy", random(2, 5).requires_grad_()))
+    assert "one device" in prism_kernels.reasons("energy", random(2, 5), labels.to("meta"))[0]
+    with prism_kernels.use_backend("triton"), pytest.raises(KernelBackendError, match=r"\(2, 5\) .*lie on cpu"):
+        energy(random(2, 5), labels, -1.0, 1.0, 1.0)
+    assert prism_kernels.explain().count("\n") == len(OPS)
+
+
+def test_an_unknown_backend_or_operator_is_refused() -> None:
+    with pytest.raises(KernelInputError, match="'cuda'"), prism_kernels.use_backend("cuda"):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(KernelInputError, match="'softmax'"):
+        prism_kernels.reasons("softmax")
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_energy_on_the_gpu(dtype: torch.dtype) -> None:
+    logits, labels = random(64, 1000, dtype=dtype), torch.arange(64)
+    got = energy(logits.cuda(), labels.cuda(), -1.0, 1.0, 1.5)
+    for part, expected in zip(got, energy_oracle(logits, labels, -1.0, 1.0, 1.5), strict=True):
+        assert_close("energy", part.cpu(), expected, reduction=1000, scale=10.0)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("size", [64, 128])
+def test_guided_operators_on_the_gpu(size: int) -> None:
+    z, gradient, previous = (random(2, 4, size, size, seed=s) for s in range(3))
+    prediction, active = random(4, 4, size, size, seed=3), torch.tensor([True, False])
+    results = []
+    for device in ("cpu", "cuda"):
+        x, g, old, p, flags = (t.to(device) for t in (z, gradient, previous, prediction, active))
+        clean, squares = guided_combine(x, p, 3.0, 0.6, 0.8, "v_prediction")
+        rms = (squares / x[0].numel()).sqrt()
+        update = LinearUpdate(x, (0.9, 0.4, -0.2), old)
+        results.append([clean, squares, *guided_step(clean, g, rms, flags, 0.3, update=update)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-5, atol=1e-4)
