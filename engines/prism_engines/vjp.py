@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from prism_kernels import use_backend
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -88,7 +89,7 @@ def _trace(
     mode = _Lower(module, lowerings)
 
     def lowered(*args: torch.Tensor) -> Any:
-        with mode.following(), mode, sdpa_kernel(SDPBackend.MATH):
+        with mode.following(), use_backend("reference"), mode, sdpa_kernel(SDPBackend.MATH):
             return f(*args)
 
     graph = make_fx(torch.func.functionalize(lowered, remove="mutations"))(*inputs)

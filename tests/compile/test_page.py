@@ -7,9 +7,7 @@ from prism_fast.compile.page import BEGIN, END, as_markdown, write_table
 from prism_fast.errors import InputError
 
 RUNS = Built("unet", "openvino", "bf16", "k", 47_500_000, 7.56, 1.1e-2, 0.99993, 3.33, 100, "openvino")
-STORED = Built(
-    "unet", "tensorrt_rtx", "fp16", "k", 1_000_000, 3.0, 1e-3, 1.0, None, None, "onnxruntime, fp16"
-)
+STORED = Built("unet", "tensorrt_rtx", "fp16", "k", 1_000_000, 3.0, 1e-3, 1.0, None, None, "onnxruntime, fp16")
 
 
 def test_rows_say_what_was_measured_and_what_was_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import diffusers
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from prism_fast.compile.parts import Parts
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import load_config
+from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.minis.bundle import assets
 from prism_fast.synthesis.sampler import Synthesizer
 from tests.engines.test_lowerings import Attention, assert_same, energy, image, operators, randomise
@@ -220,7 +222,16 @@ def test_the_bundled_autoencoder() -> None:
     assert_traced(Decoder(vae), image(1, channels, 4, 4))
 
 
+def double_oracle(run: Synthesizer) -> EagerGradientEngine:
+    module = copy.deepcopy(LatentClassifier(run.decoder, run.teacher)).double().eval().requires_grad_(False)
+    return EagerGradientEngine(module, energy_of(run.config.guidance))
+
+
 def test_the_bundled_teacher_and_decoder_in_single_precision() -> None:
+    """Within 1e-4 of eager, or within twice what eager's own rounding does to the same samples.
+
+    A ReLU6 whose argument is at its kink takes either side by rounding alone, and moves a sample's gradient by 1e-3.
+    """
     run = Synthesizer.load(load_config("minis-emoji", ("sampling.batch_size=4",)))
     part = Parts(run).get("energy_gradient")
     inputs = real_inputs(run, "energy_gradient")
@@ -228,9 +239,23 @@ def test_the_bundled_teacher_and_decoder_in_single_precision() -> None:
     assert operators(graph) <= PRIMITIVES | {"getitem"}  # type: ignore[arg-type]
     with torch.no_grad():
         got = graph(*inputs)
-    for a, b in zip(got, part.oracle.run(*inputs), strict=True):
+    eager = part.oracle.run(*inputs)
+    exact = double_oracle(run).run(*(x.double() if x.is_floating_point() else x for x in inputs))
+    for a, b, c in zip(got, eager, exact, strict=True):
         assert a.dtype == torch.float32
-        assert float(sample_errors(a, b).median()) <= 1e-4
+        own = float(sample_errors(b, c.to(b.dtype)).median())
+        assert float(sample_errors(a, b).median()) <= max(1e-4, 2 * own)
+
+
+def test_the_bundled_teacher_and_decoder_in_double_precision() -> None:
+    run = Synthesizer.load(load_config("minis-emoji", ("sampling.batch_size=2",)))
+    oracle = double_oracle(run)
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in Parts(run).get("energy_gradient").random(0))
+    graph = trace_value_and_gradient(oracle.module, oracle.energy, inputs)
+    with torch.no_grad():
+        got = graph(*inputs)
+    for a, b in zip(got, oracle.run(*inputs), strict=True):
+        assert float(sample_errors(a, b).max()) <= 1e-6  # the energy itself is float32
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def test_widths_are_read_from_ptx() -> None:
 
 
 def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(KernelInputError, match="softmax"):
         compile_kernels(("softmax",))
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -12,6 +12,7 @@ from prism_kernels._triton._run import run, vector, warps
 
 # 64 float32 a thread of 16 warps, which has 128 registers. Covers ImageNet-21k; longer rows are read twice.
 MAX_BLOCK = 32768
+CHUNK = 8192
 
 
 @triton.jit
@@ -89,7 +90,7 @@ def launch(
     gradient = logits.new_empty(n, k, dtype=torch.float32)
     if n == 0 or k == 0:
         return value.zero_(), gradient
-    block = min(triton.next_power_of_2(k), MAX_BLOCK)
+    block = triton.next_power_of_2(k) if k <= MAX_BLOCK else CHUNK
     rows = max(1, 256 // block)
     run(
         energy_kernel,
