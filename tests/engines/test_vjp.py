@@ -228,23 +228,22 @@ def double_oracle(run: Synthesizer) -> EagerGradientEngine:
 
 
 def test_the_bundled_teacher_and_decoder_in_single_precision() -> None:
-    """Within 1e-4 of eager, or within twice what eager's own rounding does to the same samples.
+    """The typical sample is within 1e-4 of float64.
 
-    A ReLU6 whose argument is at its kink takes either side by rounding alone, and moves a sample's gradient by 1e-3.
+    A ReLU6 whose argument is at its kink takes either side by rounding alone and moves a gradient by about 1e-3: of 16
+    samples that happened to five here, and to six in eager float32.
     """
-    run = Synthesizer.load(load_config("minis-emoji", ("sampling.batch_size=4",)))
+    run = Synthesizer.load(load_config("minis-emoji", ("sampling.batch_size=16",)))
     part = Parts(run).get("energy_gradient")
     inputs = real_inputs(run, "energy_gradient")
     graph = part.trace("fp32", inputs)
     assert operators(graph) <= PRIMITIVES | {"getitem"}  # type: ignore[arg-type]
     with torch.no_grad():
         got = graph(*inputs)
-    eager = part.oracle.run(*inputs)
     exact = double_oracle(run).run(*(x.double() if x.is_floating_point() else x for x in inputs))
-    for a, b, c in zip(got, eager, exact, strict=True):
+    for a, b in zip(got, exact, strict=True):
         assert a.dtype == torch.float32
-        own = float(sample_errors(b, c.to(b.dtype)).median())
-        assert float(sample_errors(a, b).median()) <= max(1e-4, 2 * own)
+        assert float(sample_errors(a, b).median()) <= 1e-4
 
 
 def test_the_bundled_teacher_and_decoder_in_double_precision() -> None:
