@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prism_engines.backends import backend as backend_named
+from prism_engines.base import Engine
 from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.record import EngineRecord
 from prism_engines.spec import Precision
@@ -69,6 +71,10 @@ def _require_runnable(builder: Builder, backend: str, parts: Sequence[str]) -> N
                 raise EngineInputError(f"{backend} cannot run {part} here: {'; '.join(reasons)}")
 
 
+def _open(store: Store, record: EngineRecord) -> Engine:
+    return backend_named(record.key.backend).open(record.spec, store.open_files(record))
+
+
 def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log, store: Path | None = None) -> Compiled:
     """The same run on the engines that ``config.engines`` names; with ``eager`` it is returned as it is.
 
@@ -98,10 +104,9 @@ def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log,
         else _choose(builder, part, config.backend, precision_of(config.precision))
         for part in wanted
     }
-    opened = {}
+    with ThreadPoolExecutor() as pool:  # most of the time of opening is spent outside of Python
+        opened = dict(zip(chosen, pool.map(lambda record: _open(builder.store, record), chosen.values()), strict=True))
     for part, record in chosen.items():
-        folder = builder.store.open_files(record)
-        opened[part] = backend_named(record.key.backend).open(record.spec, folder)
         log(f"{part}: {record.key.backend} {record.key.precision}, engine {record.digest[:12]}")
     engines = replace(synthesizer.engines, **opened)
     return Compiled(synthesizer.with_engines(engines), {part: r.digest for part, r in chosen.items()})
