@@ -16,12 +16,18 @@ from prism_fast.labels.space import BUNDLED
 
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
 BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
-EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient"]
+EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient", "teacher"]
 SolverName = Literal["ddim", "dpmpp_2m", "euler"]
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _require_part(name: str, part: tuple[float, float]) -> None:
+    low, high = part
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"{name} must satisfy 0 <= from < to <= 1, got {low}, {high}")
 
 
 class ModelsConfig(_Document):
@@ -30,6 +36,7 @@ class ModelsConfig(_Document):
     diffusion: str = Field(description="directory in diffusers' format, or 'minis'")
     teacher: str = Field(description="timm model name, directory with config.json + model.safetensors, or 'minis'")
     features: str = Field("minis", description="network for precision/recall; must not be the one that guides")
+    light_decoder: str | None = Field(None, description="diffusers AutoencoderTiny directory (TAESD), or 'minis'")
 
 
 class PromptsConfig(_Document):
@@ -49,11 +56,20 @@ class SamplingConfig(_Document):
     solver: SolverName = "dpmpp_2m"
     steps: int = Field(20, ge=1, le=1000)
     guidance_scale: float = Field(3.0, ge=1.0, description="classifier-free guidance w")
-    batch_size: int = Field(16, ge=1)
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="part of the steps with classifier-free guidance; the others run one branch"
+    )
+    reuse_every: int = Field(1, ge=1, description="the UNet's deep features are computed at every n-th step")
+    batch_size: int = Field(16, ge=1, description="or auto: what 'prism-fast tune' found on this device")
     height: int = Field(64, ge=8, multiple_of=8)
     width: int = Field(64, ge=8, multiple_of=8)
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SamplingConfig:
+        _require_part("guidance_interval", self.guidance_interval)
+        return self
 
 
 class GuidanceConfig(_Document):
@@ -73,14 +89,14 @@ class GuidanceConfig(_Document):
     margin_samples: int = Field(64, ge=8, description="unguided samples that calibrate the margin")
     view_scale: tuple[float, float] = Field((0.8, 1.0), description="area of the teacher's random crop")
     view_flip: bool = True
+    view_size: int | None = Field(None, ge=16, description="side of the view that the gradient sees; null: teacher's")
+    decoder: Literal["full", "light"] = Field("full", description="light: the gradient sees models.light_decoder")
     max_gradient_rms: float = Field(1e4, gt=0, description="a larger gradient RMS is refused for that sample")
 
     @model_validator(mode="after")
     def _ordered(self) -> GuidanceConfig:
         for name in ("window", "view_scale"):
-            low, high = getattr(self, name)
-            if not 0 <= low < high <= 1:
-                raise ValueError(f"{name} must satisfy 0 <= from < to <= 1, got {low}, {high}")
+            _require_part(name, getattr(self, name))
         return self
 
 
@@ -90,7 +106,11 @@ class EnginesConfig(_Document):
     backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
     attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
-    parts: tuple[EnginePart, ...] = Field(("text_encoder", "unet", "decoder", "energy_gradient"), min_length=1)
+    parts: tuple[EnginePart, ...] = Field(
+        ("text_encoder", "unet", "decoder", "energy_gradient", "teacher"),
+        min_length=1,
+        description="unet: with sampling.reuse_every above 1, its deep and its shallow half",
+    )
 
 
 class SynthesisConfig(_Document):
@@ -100,6 +120,12 @@ class SynthesisConfig(_Document):
     shard_size: int = Field(64, ge=1)
     image_format: Literal["png", "jpg", "webp"] = "png"
     quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
+
+
+class LaunchConfig(_Document):
+    """How a run is carried out; nothing here changes a byte of what it makes."""
+
+    pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
 
 
 class DistillConfig(_Document):
@@ -144,19 +170,36 @@ class RunConfig(_Document):
     guidance: GuidanceConfig = GuidanceConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+    launch: LaunchConfig = LaunchConfig()
     distill: DistillConfig = DistillConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
     def _differentiable(self) -> RunConfig:
-        if self.engines.backend != "eager" and self.guidance.enabled and self.guidance.mode == "latent":
+        if not self.guidance.enabled or self.guidance.mode == "denoised":
+            return self
+        if self.engines.backend != "eager":
             raise ValueError(
                 "guidance.mode latent differentiates the UNet, which only engines.backend eager does; choose denoised"
             )
+        if self.sampling.reuse_every > 1:
+            raise ValueError("guidance.mode latent differentiates the whole UNet; set sampling.reuse_every to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _corrected(self) -> RunConfig:
+        first, begin = self.guidance.window[0], self.sampling.guidance_interval[0]
+        if self.guidance.enabled and first < begin:
+            raise ValueError(
+                f"guidance.window begins at {first}, before sampling.guidance_interval at {begin}: the energy step is "
+                "measured by the CFG correction; begin the window later or the interval earlier"
+            )
+        if self.guidance.enabled and self.guidance.decoder == "light" and self.models.light_decoder is None:
+            raise ValueError("guidance.decoder is light, but models.light_decoder names none; give its directory")
         return self
 
     def run_hash(self) -> str:
-        """SHA-256 of what decides the samples' bytes; device, model paths and distillation are left out."""
+        """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out."""
         sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
         data = self.model_dump(mode="json", include=sections)
         del data["sampling"]["device"]
@@ -210,6 +253,8 @@ def _assign(data: dict[str, Any], assignment: str) -> None:
 def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConfig:
     """Read a bundled or own configuration, then apply ``section.key=value`` assignments.
 
+    ``sampling.batch_size: auto`` becomes the number that ``prism-fast tune`` has stored for this device.
+
     Raises:
         InputError: no such configuration.
         ConfigError: not YAML, an unknown key or a value out of range; the message names the key.
@@ -222,10 +267,22 @@ def load_config(name_or_path: str, assignments: tuple[str, ...] = ()) -> RunConf
         raise ConfigError(f"{name_or_path} is not a mapping of sections")
     for assignment in assignments:
         _assign(data, assignment)
+    sampling = data.get("sampling")
+    if auto := isinstance(sampling, dict) and sampling.get("batch_size") == "auto":
+        _assign(data, "sampling.batch_size=1")
     try:
-        return RunConfig.model_validate(data)
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ": ".join(filter(None, (name_or_path, ".".join(str(part) for part in first["loc"]))))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {first['msg']}{more}") from error
+    return _tuned(config) if auto else config
+
+
+def _tuned(config: RunConfig) -> RunConfig:
+    from prism_engines.store import default_store  # imports torch
+
+    from prism_fast.compile.tune import tuned_batch, with_batch
+
+    return with_batch(config, tuned_batch(config, default_store()))

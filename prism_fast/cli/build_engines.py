@@ -12,8 +12,6 @@ from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_jso
 if TYPE_CHECKING:
     from prism_fast.compile.build import Built, Refused
 
-_PARTS = "text_encoder,unet,decoder,energy_gradient"
-
 
 def build_engines(
     config: ConfigArg,
@@ -22,8 +20,8 @@ def build_engines(
     ] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto",
     parts: Annotated[
-        str, typer.Option("--parts", help="Comma-separated; also unet_deep and unet_shallow, for feature reuse.")
-    ] = _PARTS,
+        str | None, typer.Option("--parts", help="Comma-separated; default: those that the configuration computes.")
+    ] = None,
     store: StoreOpt = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Also write the table into this Markdown page, between its markers.")
@@ -38,7 +36,7 @@ def build_engines(
     prepare()
     from prism_fast.compile.command import build_all
 
-    names = tuple(name.strip() for name in parts.split(","))
+    names = tuple(name.strip() for name in parts.split(",")) if parts else ()
     lines = build_all(settings, backend, precision, names, store, lambda line: typer.echo(line, err=True))
     if table is not None:
         from prism_fast.compile.page import as_markdown, write_table

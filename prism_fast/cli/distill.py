@@ -25,6 +25,7 @@ def distill(
     prepare()
     from prism_fast.data.schema import ShardSet
     from prism_fast.distill.student import MEAN, STD
+    from prism_fast.distill.teacher import LiveTeacher
     from prism_fast.distill.trainer import distill as train
     from prism_fast.minis.bundle import resolve
     from prism_fast.models.classifier import load_classifier
@@ -35,7 +36,7 @@ def distill(
     mean, std, teacher = MEAN, STD, None
     if settings.distill.teacher == "live":
         classifier = load_classifier(resolve(settings.models.teacher, "teacher"))
-        teacher, mean, std = classifier.net.to(device), classifier.config.mean, classifier.config.std
+        teacher, mean, std = LiveTeacher(classifier).to(device), classifier.config.mean, classifier.config.std
     with ProgressBars().phase("distill") as progress:
         result = train(
             settings.distill, shards, out, teacher=teacher, mean=mean, std=std, device=device, progress=progress

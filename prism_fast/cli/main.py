@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from prism_fast.cli.bench import bench
 from prism_fast.cli.build_engines import build_engines
 from prism_fast.cli.configs import configs
 from prism_fast.cli.demo import demo
@@ -19,6 +20,7 @@ from prism_fast.cli.prompts import prompts
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
 from prism_fast.cli.synthesize import synthesize
+from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
 from prism_fast.errors import PrismError
 
@@ -32,6 +34,8 @@ app = typer.Typer(
 for _command in (demo, build_engines, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
 app.command()(kernels)
+app.command()(bench)
+app.command()(tune)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

@@ -25,12 +25,18 @@ def data(work: WorkOpt = Path("runs/minis")) -> None:
 @app.command()
 def train(
     work: WorkOpt = Path("runs/minis"),
-    hours: Annotated[float, typer.Option("--hours", min=0.01, help="Time for autoencoder and UNet together.")] = 1.5,
+    hours: Annotated[float, typer.Option("--hours", min=0.01, help="Time for all but the teacher.")] = 1.5,
+    light: Annotated[
+        bool, typer.Option("--light", help="Train the light decoder alone, a twentieth of the time.")
+    ] = False,
 ) -> None:
-    """Train autoencoder, UNet and teacher; goes on from checkpoints, writes a model card."""
+    """Train autoencoder, decoders, UNet and teacher; goes on from checkpoints, writes a model card."""
     prepare()
-    from prism_fast.minis.recipe import train_all
+    from prism_fast.minis.recipe import LIGHT_SHARE, train_all, train_light
 
+    if light:
+        typer.echo(f"light decoder: {train_light(work, hours * LIGHT_SHARE * 3600, typer.echo)}")
+        return
     typer.echo(f"models: {train_all(work, hours * 3600, typer.echo)}")
 
 

@@ -33,7 +33,7 @@ def build_all(
     store: Path | None,
     log: Callable[[str], None],
 ) -> Outcome:
-    """Build or find the engines of ``parts``.
+    """Build or find the engines of ``parts``; none are those that the run computes.
 
     Raises:
         InputError: an unknown part or precision. RunError: no backend gives one of the parts.
@@ -46,6 +46,7 @@ def build_all(
     made = Parts(Synthesizer.load(config))
     if unknown := [p for p in parts if p not in made.names()]:
         raise InputError(f"part {unknown[0]!r} is unknown, expected some of: {', '.join(made.names())}")
+    parts = parts or made.wanted()
     builder = Builder(made, Store(store or default_store()), log)
     outcome = Outcome([], [])
     for number, part in enumerate(parts, 1):

@@ -93,10 +93,8 @@ def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log,
         if recorded:
             raise InputError("the run was begun with compiled engines; set engines.backend as it was")
         return Compiled(synthesizer, {})
-    wanted = [p for p in config.parts if p != "energy_gradient" or synthesizer.config.guidance.enabled]
     builder = Builder(Parts(synthesizer), Store(store or default_store()), log)
-    if unknown := [p for p in wanted if p not in builder.parts.names()]:
-        raise InputError(f"engines.parts names {unknown[0]}, which this model does not have; leave it out")
+    wanted = builder.parts.wanted()
     _require_runnable(builder, config.backend, wanted)
     chosen = {
         part: _again(builder, part, config.backend, recorded[part])

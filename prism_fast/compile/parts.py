@@ -23,7 +23,8 @@ from prism_engines.vjp import trace_value_and_gradient
 from torch import nn
 
 from prism_fast.errors import InputError
-from prism_fast.guidance.network import LatentClassifier, energy_of
+from prism_fast.guidance.network import ImageClassifier, LatentClassifier, energy_of
+from prism_fast.models.diffusion import LatentDecoder, LightDecoder
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.noise import initial_latents
@@ -111,6 +112,10 @@ class Parts:
             )
         self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
         self.tokens = model.tokenizer.model_max_length
+        # With classifier-free guidance at every step its branches share a batch; else they are two runs of one engine,
+        # and a step without it is one.
+        always = all(step.both for step in synthesizer.sampler.schedule)
+        self.unet_rows = 2 * self.batch if always else self.batch
         self._made: dict[str, Part] = {}
 
     def names(self) -> tuple[str, ...]:
@@ -133,14 +138,31 @@ class Parts:
             "unet_shallow": self._unet_shallow,
             "decoder": self._decoder,
             "energy_gradient": self._energy_gradient,
+            "teacher": self._teacher,
         }
+
+    def wanted(self) -> tuple[str, ...]:
+        """The parts that the configuration names, as far as the run computes them.
+
+        Raises:
+            InputError: it names one that the model does not have.
+        """
+        config = self.run.config
+        if unknown := [p for p in config.engines.parts if p not in self.names()]:
+            raise InputError(f"engines.parts names {unknown[0]}, which this model does not have; leave it out")
+        halves = ("unet_deep", "unet_shallow") if config.sampling.reuse_every > 1 else ("unet",)
+        named = (part for p in config.engines.parts for part in (halves if p == "unet" else (p,)))
+        return tuple(p for p in named if p != "energy_gradient" or config.guidance.enabled)
 
     def calls(self, name: str) -> int:
         """How often a run computes a part for a batch of samples; prompts are embedded once, at most."""
-        sampler = self.run.sampler
+        steps = self.run.sampler.schedule
         if name == "energy_gradient":
-            return len(sampler.guided_steps[:: sampler.guidance.every])
-        return len(sampler.grid) if name.startswith("unet") else 1
+            return sum(step.gradient == "fresh" for step in steps)
+        if not name.startswith("unet"):
+            return 1
+        own = [step for step in steps if step.network == (name.removeprefix("unet_") if "_" in name else "whole")]
+        return sum(2 if step.both and self.unet_rows == self.batch else 1 for step in own)
 
     def _forward_part(
         self,
@@ -167,7 +189,7 @@ class Parts:
         )
 
     def _unet_inputs(self) -> Inputs:
-        rows = 2 * self.batch
+        rows = self.unet_rows
         conditions = self.run.conditions([""] * rows)
         z = torch.zeros(rows, *self.latent, device=self.run.device)
         return z, torch.zeros(rows, dtype=torch.int64, device=z.device), *(x.contiguous() for x in conditions)
@@ -221,10 +243,19 @@ class Parts:
 
     def _decoder(self) -> Part:
         inputs = (torch.zeros(self.batch, *self.latent, device=self.run.device),)
-        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",), self._decoding())
+        settings = _decoding(self.run.decoder)
+        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",), settings)
 
-    def _decoding(self) -> str:
-        return f"{_settings(self.run.model.vae)} {self.run.decoder.scale} {self.run.decoder.shift}"
+    def _teacher(self) -> Part:
+        size, teacher = self.run.sampler.image_size, self.run.teacher
+        module = ImageClassifier(teacher, size)
+        shape, device = (self.batch, 3, *size), self.run.device
+
+        def random(seed: int) -> Inputs:
+            return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(device),)
+
+        settings = teacher.config.model_dump_json()
+        return self._forward_part("teacher", module, random(0), ("images",), ("logits",), settings, random)
 
     def _gradient_inputs(self, seed: int) -> Inputs:
         indices = tuple(range(seed * self.batch, (seed + 1) * self.batch))
@@ -234,7 +265,8 @@ class Parts:
 
     def _energy_gradient(self) -> Part:
         config, teacher = self.run.config.guidance, self.run.teacher.config
-        module = LatentClassifier(self.run.decoder, self.run.teacher).eval().requires_grad_(False)
+        decoder = self.run.gradient_decoder
+        module = LatentClassifier(decoder, self.run.teacher).eval().requires_grad_(False)
         energy = energy_of(config)
 
         def trace(precision: Precision, inputs: Inputs) -> nn.Module:
@@ -248,7 +280,7 @@ class Parts:
             spec=_spec("energy_gradient", inputs, names, outputs),
             oracle=EagerGradientEngine(module, energy),
             trace=trace,
-            graph=graph_hash(module, objective, self._decoding(), teacher.model_dump_json(), *_VERSIONS),
+            graph=graph_hash(module, objective, _decoding(decoder), teacher.model_dump_json(), *_VERSIONS),
             weights=weights_hash(module),
             random=self._gradient_inputs,
         )
@@ -267,6 +299,12 @@ def _spec(name: str, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str,
 def _like(inputs: Inputs, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(x.shape, generator=generator).to(x) for x in inputs)
+
+
+def _decoding(decoder: LatentDecoder | LightDecoder) -> str:
+    """What a decoder computes besides its weights."""
+    scaled = f" {decoder.scale} {decoder.shift}" if isinstance(decoder, LatentDecoder) else ""
+    return f"{_settings(decoder.vae)}{scaled}"
 
 
 def _settings(module: Any) -> str:

@@ -8,6 +8,7 @@ from prism_fast.compile.parts import Inputs
 from prism_fast.models.text import tokenize
 from prism_fast.models.unet_split import DeepUNet
 from prism_fast.sampling.noise import initial_latents
+from prism_fast.sampling.schedule import Step
 from prism_fast.sampling.solvers import make_solver
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
@@ -24,16 +25,22 @@ def real_inputs(run: Synthesizer, part: str) -> Inputs:
         tokenizer = run.model.tokenizer_2 if part.endswith("_2") else run.model.tokenizer
         tokens = tokenize([row["prompt"] for row in rows], tokenizer).to(run.device)
         return tokens.input_ids, tokens.attention_mask
-    batch, sampler = run.batch(rows), run.sampler
-    z = initial_latents(sampler.seed, batch.indices, sampler.latent_shape).to(run.device)
+    sampler = run.sampler
+    going = sampler.begin(run.batch(rows), run.device)
+    z = initial_latents(sampler.seed, going.batch.indices, sampler.latent_shape).to(run.device)
     solver = make_solver(sampler.sampling.solver, sampler.grid)
+    whole = Step(both=True, network="whole", gradient="none")
     last = min(STEPS, len(sampler.grid)) - 1
     for i in range(last):
-        z = solver.step(z, sampler.denoise(z, i, batch)[0], i)
-    inputs = sampler.unet_inputs(z, last, batch)
+        z = solver.step(z, sampler.denoise(going, z, i, whole), i)
+    inputs = sampler.unet_inputs(going, z, last, True)
     if part == "unet_shallow":
         return *inputs, DeepUNet(run.model.unet)(*inputs)[1]
     if part.startswith("unet"):
         return inputs
-    denoised = sampler.denoise(z, last, batch)[0]
-    return (denoised,) if part == "decoder" else (denoised, batch.labels, *sampler.views(batch.indices, last, z.device))
+    denoised = sampler.denoise(going, z, last, whole)
+    if part == "teacher":
+        return (run.decoder(denoised),)
+    if part == "decoder":
+        return (denoised,)
+    return denoised, going.batch.labels, *sampler.views(going.batch.indices, last, z.device)

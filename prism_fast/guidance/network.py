@@ -9,7 +9,7 @@ from torch import nn
 
 from prism_fast.config import GuidanceConfig
 from prism_fast.guidance.objectives import objective_of
-from prism_fast.guidance.view import apply_view
+from prism_fast.guidance.view import WholeView, apply_view
 from prism_fast.models.classifier import Classifier
 
 
@@ -23,6 +23,20 @@ class LatentClassifier(nn.Module):
     def forward(self, latents: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Logits of the decoded, viewed, normalised image."""
         logits: torch.Tensor = self.net(self.teacher.normalise(apply_view(self.decoder(latents), rows, columns)))
+        return logits
+
+
+class ImageClassifier(nn.Module):
+    """Teacher logits (n, classes) of whole images in [0, 1], (n, 3, h, w)."""
+
+    def __init__(self, teacher: Classifier, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self.teacher = teacher.net, teacher
+        self.view = WholeView(size, teacher.config.image_size).to(next(teacher.net.parameters()).device)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the resized, normalised image."""
+        logits: torch.Tensor = self.net(self.teacher.normalise(self.view(images)))
         return logits
 
 

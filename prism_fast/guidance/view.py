@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def resize_matrix(start: float, length: float, size_in: int, size_out: int) -> np.ndarray:
@@ -50,3 +51,19 @@ def view_matrices(
 def apply_view(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Images (n, 3, h, w) seen through the matrices: (n, 3, size_out, size_out)."""
     return rows @ images @ columns.transpose(-1, -2)
+
+
+class WholeView(nn.Module):
+    """Images (n, 3, h, w) resized to a square, as the teacher sees them: the view without crop and flip.
+
+    Equal to antialiased bilinear ``interpolate``; two constant matrices export to every engine.
+    """
+
+    def __init__(self, size_in: tuple[int, int], size_out: int) -> None:
+        super().__init__()
+        for name, side in zip(("rows", "columns"), size_in, strict=True):
+            self.register_buffer(name, torch.from_numpy(resize_matrix(0.0, side, side, size_out)), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The resized images."""
+        return apply_view(images, self.get_buffer("rows"), self.get_buffer("columns"))

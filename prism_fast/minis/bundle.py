@@ -7,7 +7,12 @@ from pathlib import Path
 
 from prism_fast.errors import DataError
 
-_PARTS = {"diffusion": "diffusion/unet", "teacher": "teacher", "pictures": "test_pictures.parquet"}
+_PARTS = {
+    "diffusion": "diffusion/unet",
+    "teacher": "teacher",
+    "pictures": "test_pictures.parquet",
+    "light_decoder": "light_decoder",
+}
 
 
 def assets() -> Path:

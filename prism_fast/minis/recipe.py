@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from diffusers import AutoencoderDC
+from diffusers import AutoencoderDC, AutoencoderTiny
 
 from prism_fast.minis.autoencoder import psnr, train_autoencoder
 from prism_fast.minis.bundle import assets
+from prism_fast.minis.light_decoder import light_psnr, train_light_decoder
 from prism_fast.minis.pictures import Pictures, load_pictures
 from prism_fast.minis.sources import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES
 from prism_fast.minis.teacher import accuracy, train_teacher
@@ -22,7 +23,7 @@ from prism_fast.minis.unet import captions_of, encode_pictures, make_scheduler, 
 from prism_fast.models.classifier import load_classifier
 
 #: Shares of the training time; the rest of the recipe takes a few minutes.
-AUTOENCODER_SHARE = 0.2
+AUTOENCODER_SHARE, LIGHT_SHARE = 0.2, 0.05
 _INDEX = """{
   "_class_name": "StableDiffusionPipeline",
   "_diffusers_version": "0.42.1",
@@ -59,7 +60,10 @@ def train_all(work: Path, seconds: float, log: Callable[[str], None]) -> Path:
     encoder, tokenizer = build_text_encoder(diffusion, [*names, *(c for row in captions for c in row)])
     vae = train_autoencoder(pictures, work, Budget(seconds * AUTOENCODER_SHARE), log)
     latents = encode_pictures(vae, pictures)
-    unet = train_unet(latents, captions, tokenizer, encoder, work, Budget(seconds * (1 - AUTOENCODER_SHARE)), log)
+    light = train_light_decoder(vae, latents, work, Budget(seconds * LIGHT_SHARE), log)
+    share = 1 - AUTOENCODER_SHARE - LIGHT_SHARE
+    unet = train_unet(latents, captions, tokenizer, encoder, work, Budget(seconds * share), log)
+    light.half().save_pretrained(bundle / "light_decoder")
     vae.half().save_pretrained(diffusion / "vae")
     unet.half().save_pretrained(diffusion / "unet")
     make_scheduler().save_pretrained(diffusion / "scheduler")
@@ -75,6 +79,19 @@ def train_all(work: Path, seconds: float, log: Callable[[str], None]) -> Path:
     return bundle
 
 
+def train_light(work: Path, seconds: float, log: Callable[[str], None]) -> Path:
+    """Train the light decoder alone, for the bundled autoencoder, under ``work/light_decoder``.
+
+    Raises:
+        DataError: the pictures are not there; run ``prism-fast minis data`` first.
+    """
+    pictures = load_pictures(work / "emoji.parquet", "train", GENERATOR_STYLES)
+    vae = AutoencoderDC.from_pretrained(assets() / "diffusion" / "vae").float().eval().requires_grad_(False)
+    light = train_light_decoder(vae, encode_pictures(vae, pictures), work, Budget(seconds), log)
+    light.half().save_pretrained(work / "light_decoder")
+    return work / "light_decoder"
+
+
 def _tests(table: Path) -> dict[str, Pictures]:
     generator_only = tuple(s for s in GENERATOR_STYLES if s not in TEACHER_STYLES)
     groups = {"known": TEACHER_STYLES, "generator_only": generator_only, "shift": SHIFT_STYLES}
@@ -87,11 +104,13 @@ def check_bundle(bundle: Path | None = None) -> dict[str, Any]:
     tests = _tests(root / "test_pictures.parquet")
     teacher = load_classifier(str(root / "teacher"))
     vae = AutoencoderDC.from_pretrained(root / "diffusion" / "vae").float().eval()
+    light = AutoencoderTiny.from_pretrained(root / "light_decoder").float().eval()
     weights = sorted(root.rglob("*.safetensors"))
     return {
         **{f"teacher_top1_{name}": round(accuracy(teacher, pictures), 4) for name, pictures in tests.items()},
         **{f"test_pictures_{name}": len(pictures) for name, pictures in tests.items()},
         **{f"autoencoder_psnr_db_{name}": round(psnr(vae, pictures), 2) for name, pictures in tests.items()},
+        **{f"light_decoder_psnr_db_{name}": round(light_psnr(light, vae, p), 2) for name, p in tests.items()},
         **{f"size_bytes_{w.parent.name}": w.stat().st_size for w in weights},
         "size_bytes_weights": sum(w.stat().st_size for w in weights),
     }
@@ -108,6 +127,8 @@ teacher (`teacher/`) and real pictures (`test_pictures.parquet`). Made by `prism
 
 - Text encoder: the first four layers of all-MiniLM-L6-v2 (Apache-2.0), vocabulary cut to frequent pieces.
 - Autoencoder: `AutoencoderDC`, eightfold, 16 channels, trained from scratch on the generator's training pictures.
+- Light decoder (`light_decoder/`): `AutoencoderTiny` that imitates the autoencoder's decoder, for the energy gradient
+  alone; its encoder is not trained. Its signal-to-noise ratio is against the full decoder's images.
 - UNet: `UNet2DConditionModel`, v-prediction, trained from scratch on the same pictures.
 - Teacher: EfficientNet-Lite0 (Apache-2.0 ImageNet weights) fine-tuned on the teacher styles.
 - Generator styles: {", ".join(GENERATOR_STYLES)}. Teacher styles: {", ".join(TEACHER_STYLES)}. Styles nobody was

@@ -5,9 +5,11 @@ Per step, with prediction combined by classifier-free guidance ``w``::
     denoised  = clean latents predicted from z
     E, g      = energy engine(denoised, view)
     denoised' = denoised - rho · g,  rho = scale · rms(CFG correction of denoised) / rms(g), where E > margin
-    z'        = solver.step(z, denoised', i)
+    z'        = a · z + b · denoised' + c · previous denoised'
 
-No line couples the samples of a batch.
+What a step computes is decided beforehand (:mod:`prism_fast.sampling.schedule`) and whatever the host contributes
+(noise, views, timesteps) is made and moved before the first step, so that the loop never waits for the device. No line
+couples the samples of a batch.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from dataclasses import dataclass
 
 import torch
 from prism_engines.base import Engine
-from prism_kernels import guided_step
+from prism_kernels import guided_combine, guided_step
 
 from prism_fast.config import GuidanceConfig, SamplingConfig
 from prism_fast.guidance.view import view_matrices
 from prism_fast.sampling.grid import Grid
 from prism_fast.sampling.noise import initial_latents, view_draws
+from prism_fast.sampling.schedule import Step, guided_steps, make_schedule
 from prism_fast.sampling.solvers import make_solver
 
 
@@ -60,16 +63,33 @@ class Sampled:
 class Engines:
     """What a run computes with.
 
-    ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction;
-    ``decoder``: latents to images in [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient
-    and logits.
+    ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction, of
+    which ``unet_deep`` also gives its deep feature and ``unet_shallow`` takes it; ``decoder``: latents to images in
+    [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient and logits; ``teacher``: images in
+    [0, 1] to logits.
     """
 
     text_encoder: Engine
     unet: Engine
     decoder: Engine
     energy_gradient: Engine
+    unet_deep: Engine
+    unet_shallow: Engine
+    teacher: Engine
     text_encoder_2: Engine | None = None
+
+
+@dataclass
+class _Run:
+    """One batch on its way: what was moved to the device beforehand, and what one step leaves for the next."""
+
+    batch: Batch
+    both: tuple[torch.Tensor, ...]
+    conditional: tuple[torch.Tensor, ...]
+    timesteps: torch.Tensor
+    views: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    correction_rms: torch.Tensor
+    feature: torch.Tensor | None = None
 
 
 class GuidedSampler:
@@ -85,31 +105,56 @@ class GuidedSampler:
         sampling: SamplingConfig,
         guidance: GuidanceConfig,
         image_size: tuple[int, int],
-        teacher_size: int,
+        view_size: int,
     ) -> None:
         self.engines, self.grid, self.prediction_type, self.latent_shape = engines, grid, prediction_type, latent_shape
         self.seed, self.sampling, self.guidance = seed, sampling, guidance
-        self.image_size, self.teacher_size = image_size, teacher_size
-        first, last = (round(x * len(grid)) for x in guidance.window)
-        self.guided_steps = range(first, last) if guidance.enabled else range(0)
+        self.image_size, self.view_size = image_size, view_size
+        self.guided_steps = guided_steps(guidance, len(grid))
+        self.schedule = make_schedule(len(grid), sampling, guidance)
 
-    def unet_inputs(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Both branches of classifier-free guidance in one batch: (2n, c, h, w), (2n,), (2n, tokens, width), ..."""
-        t = torch.full((2 * len(z),), self.grid.timesteps[i], device=z.device)
-        return torch.cat([z, z]).to(batch.conditions[0].dtype), t, *batch.conditions
+    def begin(self, batch: Batch, device: torch.device) -> _Run:
+        """Everything that the host gives to a batch, on the device."""
+        n = len(batch.indices)
+        fresh = (i for i, step in enumerate(self.schedule) if step.gradient == "fresh")
+        return _Run(
+            batch=batch,
+            both=batch.conditions,
+            conditional=tuple(c[n:] for c in batch.conditions),
+            timesteps=torch.tensor(self.grid.timesteps, device=device).unsqueeze(1).expand(-1, 2 * n),
+            views={i: self.views(batch.indices, i, device) for i in fresh},
+            correction_rms=torch.zeros(n, device=device),
+        )
 
-    def denoise(self, z: torch.Tensor, i: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted clean latents and the RMS (n,) of their CFG correction."""
-        out = self.engines.unet.run(*self.unet_inputs(z, i, batch))[0].float()
-        free, conditional = (self._clean(z, part, i) for part in out.chunk(2))
-        correction = self.sampling.guidance_scale * (conditional - free)
-        return free + correction, correction.square().flatten(1).mean(1).sqrt()
+    def unet_inputs(self, run: _Run, z: torch.Tensor, i: int, both: bool) -> tuple[torch.Tensor, ...]:
+        """Both branches of classifier-free guidance in one batch, or the conditional one: (2n or n, c, h, w), ..."""
+        conditions = run.both if both else run.conditional
+        z = (torch.cat([z, z]) if both else z).to(conditions[0].dtype)
+        return z, run.timesteps[i, : len(z)], *conditions
 
-    def _clean(self, z: torch.Tensor, prediction: torch.Tensor, i: int) -> torch.Tensor:
+    def _predict(self, run: _Run, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
+        """The UNet's prediction, whole or from kept features: (2n or n, c, h, w), float32."""
+        inputs = self.unet_inputs(run, z, i, step.both)
+        if step.network == "whole":
+            return self.engines.unet.run(*inputs)[0].float()
+        if step.network == "deep":
+            prediction, run.feature = self.engines.unet_deep.run(*inputs)
+            return prediction.float()
+        assert run.feature is not None
+        return self.engines.unet_shallow.run(*inputs, run.feature[-len(inputs[0]) :])[0].float()
+
+    def denoise(self, run: _Run, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
+        """Predicted clean latents; the RMS (n,) of their CFG correction stays in ``run`` for steps without one."""
+        prediction = self._predict(run, z, i, step)
         alpha, sigma = self.grid.alphas[i], self.grid.sigmas[i]
-        if self.prediction_type == "v_prediction":
-            return alpha * z - sigma * prediction
-        return (z - sigma * prediction) / alpha
+        if not step.both:
+            if self.prediction_type == "v_prediction":
+                return alpha * z - sigma * prediction
+            return (z - sigma * prediction) / alpha
+        scale, kind = self.sampling.guidance_scale, self.prediction_type
+        combined = guided_combine(z, prediction, scale, alpha, sigma, kind)  # type: ignore[arg-type]
+        run.correction_rms = (combined.correction_squares / z[0].numel()).sqrt()
+        return combined.denoised
 
     def views(self, indices: Sequence[int], i: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """This step's random view of each sample."""
@@ -118,48 +163,58 @@ class GuidedSampler:
             self.guidance.view_scale,
             self.guidance.view_flip,
             self.image_size,
-            self.teacher_size,
+            self.view_size,
         )
         return rows.to(device), columns.to(device)
 
     def _gradient(
-        self, z: torch.Tensor, denoised: torch.Tensor, i: int, batch: Batch
+        self, run: _Run, z: torch.Tensor, denoised: torch.Tensor, i: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (n,) and its gradient (n, c, h, w) by the denoised latents, or by ``z`` through the UNet."""
-        views = self.views(batch.indices, i, z.device)
+        labels, views = run.batch.labels, run.views[i]
         if self.guidance.mode == "denoised":
-            energy, gradient, _ = self.engines.energy_gradient.run(denoised, batch.labels, *views)
+            energy, gradient, _ = self.engines.energy_gradient.run(denoised, labels, *views)
             return energy, gradient
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
-            clean, _ = self.denoise(leaf, i, batch)
-            energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), batch.labels, *views)
+            clean = self.denoise(run, leaf, i, self.schedule[i])
+            energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), labels, *views)
             (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
+        run.correction_rms = run.correction_rms.detach()
         return energy, gradient
 
     @torch.no_grad()
     def sample(self, batch: Batch, device: torch.device) -> Sampled:
         """Run every step for one batch."""
-        n = len(batch.indices)
+        n, guidance = len(batch.indices), self.guidance
         z = initial_latents(self.seed, batch.indices, self.latent_shape).to(device)
-        solver = make_solver(self.sampling.solver, self.grid)
+        run, solver = self.begin(batch, device), make_solver(self.sampling.solver, self.grid)
         before = torch.full((n,), float("nan"), device=device)
         guided, refused = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
-        energy = gradient = None
-        for i in range(len(self.grid)):
-            denoised, correction_rms = self.denoise(z, i, batch)
-            if i in self.guided_steps:
-                if gradient is None or energy is None or (i - self.guided_steps.start) % self.guidance.every == 0:
-                    energy, gradient = self._gradient(z, denoised, i, batch)
-                if i == self.guided_steps.start:
-                    before = energy
-                active = energy > batch.margins
-                step = guided_step(
-                    denoised, gradient, correction_rms, active, self.guidance.scale, self.guidance.max_gradient_rms
-                )
-                denoised = step.denoised
-                guided += active & step.healthy
-                refused += ~step.healthy
-            z = solver.step(z, denoised, i)
+        energy, gradient = before, torch.zeros_like(z)
+        for i, step in enumerate(self.schedule):
+            denoised = self.denoise(run, z, i, step)
+            if step.gradient == "none":
+                z = solver.step(z, denoised, i)
+                continue
+            if step.gradient == "fresh":
+                energy, gradient = self._gradient(run, z, denoised, i)
+            if i == self.guided_steps.start:
+                before = energy
+            active = energy > batch.margins
+            moved = guided_step(
+                denoised,
+                gradient,
+                run.correction_rms,
+                active,
+                guidance.scale,
+                guidance.max_gradient_rms,
+                solver.update(z, i),
+            )
+            assert moved.latents is not None
+            z = moved.latents
+            solver.remember(moved.denoised)
+            guided += active & moved.healthy
+            refused += ~moved.healthy
         finite = torch.isfinite(z).flatten(1).all(1)
         return Sampled(z, before, finite, guided, refused)

@@ -16,14 +16,14 @@ from prism_kernels import energy
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
-from prism_fast.guidance.network import energy_gradient_engine
+from prism_fast.guidance.network import ImageClassifier, energy_gradient_engine
 from prism_fast.labels.space import load_label_space
 from prism_fast.minis.bundle import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.device import require_device
-from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, load_diffusion
+from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, LightDecoder, load_diffusion, load_light_decoder
 from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
-from prism_fast.models.unet_split import WholeUNet
+from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.grid import make_grid
 from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
 from prism_fast.synthesis.shards import Sample
@@ -50,6 +50,14 @@ class Made:
     samples: tuple[Sample, ...]
     quarantined: tuple[int, ...]
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """One after the other."""
+        return cls(
+            tuple(sample for part in parts for sample in part.samples),
+            tuple(index for part in parts for index in part.quarantined),
+        )
+
 
 class Synthesizer:
     """Loads a run's models and makes its samples."""
@@ -61,8 +69,10 @@ class Synthesizer:
         teacher: Classifier,
         hashes: dict[str, str],
         engines: Engines | None = None,
+        light_decoder: LightDecoder | None = None,
     ) -> None:
         self.config, self.model, self.teacher, self.hashes = config, model, teacher, hashes
+        self.light_decoder = light_decoder
         self.device = torch.device(config.sampling.device)
         self.dtype = getattr(torch, config.sampling.dtype)
         self.decoder = LatentDecoder(model)
@@ -75,17 +85,26 @@ class Synthesizer:
         model = self.model
         second = model.text_encoder_2
         first = TextPenultimate(model.text_encoder) if second else TextHidden(model.text_encoder)
+        size = (self.config.sampling.height, self.config.sampling.width)
         return Engines(
-            EagerEngine(first, "text_encoder"),
-            EagerEngine(WholeUNet(model.unet), "unet"),
-            EagerEngine(self.decoder, "decoder"),
-            energy_gradient_engine(self.decoder, self.teacher, self.config.guidance),
-            EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
+            text_encoder=EagerEngine(first, "text_encoder"),
+            unet=EagerEngine(WholeUNet(model.unet), "unet"),
+            unet_deep=EagerEngine(DeepUNet(model.unet), "unet_deep"),
+            unet_shallow=EagerEngine(ShallowUNet(model.unet), "unet_shallow"),
+            decoder=EagerEngine(self.decoder, "decoder"),
+            energy_gradient=energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance),
+            teacher=EagerEngine(ImageClassifier(self.teacher, size), "teacher"),
+            text_encoder_2=EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
         )
+
+    @property
+    def gradient_decoder(self) -> LatentDecoder | LightDecoder:
+        """What the energy gradient decodes with."""
+        return self.light_decoder or self.decoder
 
     def with_engines(self, engines: Engines) -> Self:
         """The same run computed by other engines."""
-        other = type(self)(self.config, self.model, self.teacher, self.hashes, engines)
+        other = type(self)(self.config, self.model, self.teacher, self.hashes, engines, self.light_decoder)
         other.margins = self.margins
         return other
 
@@ -98,7 +117,9 @@ class Synthesizer:
             DataError: a model directory is wrong. InputError: models and label space or image size do not fit.
         """
         require_device(config.sampling.device)
-        paths = {p: resolve(getattr(config.models, p), p) for p in ("diffusion", "teacher")}
+        light = config.guidance.enabled and config.guidance.decoder == "light"
+        parts = ("diffusion", "teacher", *(("light_decoder",) if light else ()))
+        paths = {p: resolve(getattr(config.models, p), p) for p in parts}
         dtype = getattr(torch, config.sampling.dtype)
         model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
         if config.engines.attention != "sdpa":  # what diffusers chooses itself
@@ -111,7 +132,10 @@ class Synthesizer:
                 f"the teacher knows {teacher.config.num_classes} classes, label space {config.labels!r} has {classes}"
             )
         hashes = {k: content_hash(Path(p)) if Path(p).exists() else p for k, p in paths.items()}
-        return cls(config, model, teacher, hashes)
+        small = (
+            load_light_decoder(Path(paths["light_decoder"]), model, config.sampling.device, dtype) if light else None
+        )
+        return cls(config, model, teacher, hashes, None, small)
 
     def _make_sampler(self) -> GuidedSampler:
         sampling, factor = self.config.sampling, self.model.vae_factor
@@ -127,7 +151,7 @@ class Synthesizer:
             sampling,
             self.config.guidance,
             (sampling.height, sampling.width),
-            self.teacher.config.image_size,
+            self.config.guidance.view_size or self.teacher.config.image_size,
         )
 
     def embed(self, prompts: Sequence[str]) -> Embedding:
@@ -172,25 +196,26 @@ class Synthesizer:
             margins=torch.tensor(margins, device=self.device),
         )
 
-    @torch.no_grad()
+    def parts(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """Plan rows as batches of at most ``sampling.batch_size``."""
+        size = self.config.sampling.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
     def make(self, rows: Sequence[Row]) -> Made:
         """Samples of the given plan rows, ``sampling.batch_size`` at a time."""
-        samples: list[Sample] = []
-        quarantined: list[int] = []
-        size = self.config.sampling.batch_size
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            sampled = self.sampler.sample(self.batch(part), self.device)
-            made = self._finish(part, sampled)
-            samples += made.samples
-            quarantined += made.quarantined
-        return Made(tuple(samples), tuple(quarantined))
+        return Made.join([self.finish(part, self.denoise(part)) for part in self.parts(rows)])
 
-    def _finish(self, rows: Sequence[Row], sampled: Sampled) -> Made:
+    def denoise(self, rows: Sequence[Row]) -> Sampled:
+        """Final latents of one batch."""
+        return self.sampler.sample(self.batch(rows), self.device)
+
+    @torch.no_grad()
+    def finish(self, rows: Sequence[Row], sampled: Sampled) -> Made:
+        """Decode one batch's latents and label its images."""
         images = self.engines.decoder.run(sampled.latents.to(self.dtype))[0].float()
         finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
         pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
-        logits = self.teacher.logits(pixels, len(rows)).cpu()
+        logits = self.engines.teacher.run(pixels.float() / 255)[0].float().cpu()
         labels = torch.tensor([row["label"] for row in rows])
         free, _ = energy(logits, labels, 0.0, -1.0, 1.0)
         before, pixels = sampled.energy_before.cpu(), pixels.cpu()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
 
 from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
+from prism_fast.sampling.loop import Sampled
 from prism_fast.synthesis.calibrate import load_or_calibrate
+from prism_fast.synthesis.pipeline import pipelined
 from prism_fast.synthesis.rundir import RunDirectory, require_free
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.sampler import Made, Row, Synthesizer
 from prism_fast.synthesis.shards import Record, commit_shard, make_record, tar_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -34,32 +34,80 @@ class Summary:
     images_per_s: float
 
 
-def make_shard(compiled: Compiled, directory: RunDirectory, plan: pa.Table, shard: int) -> Record:
-    """Sample one shard's rows of the plan and commit it."""
-    synthesizer = compiled.synthesizer
-    config = synthesizer.config
-    size = config.synthesis.shard_size
-    first = shard * size
-    rows = plan.slice(first, size).to_pylist()
-    start = time.monotonic()
-    made = synthesizer.make(rows)
-    tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
-    record = make_record(
-        shard,
-        made.samples,
-        tar,
-        run_hash=directory.facts()["run_hash"],  # as claimed: the label file may change meanwhile
-        models=synthesizer.hashes,
-        engines=compiled.digests,
-        classes=synthesizer.teacher.config.num_classes,
-        image_ext=config.synthesis.image_format,
-        first_index=first,
-        planned=len(rows),
-        quarantined=made.quarantined,
-        seconds=round(time.monotonic() - start, 3),
-    )
-    commit_shard(directory.shards, record, tar, index)
-    return record
+@dataclass(frozen=True)
+class _Work:
+    """One batch of a shard; ``last`` closes it."""
+
+    shard: int
+    rows: Sequence[Row]
+    last: bool
+
+
+class ShardMaker:
+    """The stages from plan rows to a committed shard: denoise, decode and label, encode and write."""
+
+    def __init__(self, compiled: Compiled, directory: RunDirectory) -> None:
+        self.synthesizer, self.digests, self.directory = compiled.synthesizer, compiled.digests, directory
+        self.run_hash = directory.facts()["run_hash"]  # as claimed: the label file may change meanwhile
+        self._made: list[Made] = []
+        self._planned: list[Row] = []
+        self._since = time.monotonic()
+
+    def work(self, shards: Iterable[int]) -> Iterator[_Work]:
+        """The batches of the given shards."""
+        size, plan = self.synthesizer.config.synthesis.shard_size, self.directory.plan()
+        for shard in shards:
+            parts = self.synthesizer.parts(plan.slice(shard * size, size).to_pylist())
+            for number, rows in enumerate(parts, 1):
+                yield _Work(shard, rows, number == len(parts))
+
+    def run(self, shards: Iterable[int], depth: int) -> Iterator[Record]:
+        """Make and commit the given shards, one after the other."""
+        self._since = time.monotonic()
+        done = pipelined(self.work(shards), (self.denoise, self.finish, self.store), depth)
+        return (record for record in done if record is not None)
+
+    def denoise(self, work: _Work) -> tuple[_Work, Sampled]:
+        """First stage."""
+        return work, self.synthesizer.denoise(work.rows)
+
+    def finish(self, item: tuple[_Work, Sampled]) -> tuple[_Work, Made]:
+        """Second stage."""
+        work, sampled = item
+        return work, self.synthesizer.finish(work.rows, sampled)
+
+    def store(self, item: tuple[_Work, Made]) -> Record | None:
+        """Third stage; gives the record of the shard that this batch closes."""
+        work, made = item
+        self._made.append(made)
+        self._planned += work.rows
+        if not work.last:
+            return None
+        whole, planned = Made.join(self._made), self._planned
+        self._made, self._planned = [], []
+        return self._commit(work.shard, whole, planned)
+
+    def _commit(self, shard: int, made: Made, planned: Sequence[Row]) -> Record:
+        config = self.synthesizer.config
+        tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
+        now = time.monotonic()
+        record = make_record(
+            shard,
+            made.samples,
+            tar,
+            run_hash=self.run_hash,
+            models=self.synthesizer.hashes,
+            engines=self.digests,
+            classes=self.synthesizer.teacher.config.num_classes,
+            image_ext=config.synthesis.image_format,
+            first_index=shard * config.synthesis.shard_size,
+            planned=len(planned),
+            quarantined=made.quarantined,
+            seconds=round(now - self._since, 3),
+        )
+        self._since = now
+        commit_shard(self.directory.shards, record, tar, index)
+        return record
 
 
 def _check_models(directory: RunDirectory, hashes: dict[str, str]) -> None:
@@ -96,17 +144,15 @@ def synthesize(
     synthesizer = Synthesizer.load(config)
     directory.claim(config)
     directory.clean_temporaries()
-    done, plan = directory.records(), directory.plan()
+    done = directory.records()
     _check_models(directory, synthesizer.hashes)
     recorded = next(iter(done.values())).engines if done else {}
     compiled = compile_run(synthesizer, recorded, log, store)
     compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
     rows = sum(r.planned for r in done.values())
     made, seconds = 0, 0.0
-    for shard in range(-(-total // size)):
-        if shard in done:
-            continue
-        record = make_shard(compiled, directory, plan, shard)
+    missing = [shard for shard in range(-(-total // size)) if shard not in done]
+    for record in ShardMaker(compiled, directory).run(missing, config.launch.pipeline_depth):
         made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
         if progress:
             progress(rows, total, made / seconds)

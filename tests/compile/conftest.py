@@ -24,7 +24,7 @@ from prism_fast.config import RunConfig, load_config
 from prism_fast.synthesis.sampler import Synthesizer
 from tests.tiny import write_config
 
-NAMES = ("text_encoder", "unet", "decoder", "energy_gradient")
+NAMES = ("text_encoder", "unet", "decoder", "energy_gradient", "teacher")
 
 
 @pytest.fixture(autouse=True, scope="session")

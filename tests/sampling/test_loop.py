@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, get_args
 
 import pytest
 import torch
 from prism_engines.base import Engine
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prism_fast.config import GuidanceConfig, Objective, RunConfig, load_config
+from prism_fast.errors import ConfigError
 from prism_fast.models.text import Embedding
 from prism_fast.sampling.loop import Batch, GuidedSampler, Sampled
 from prism_fast.synthesis.plan import build_plan
@@ -34,6 +37,21 @@ class Counting:
             gradient = gradient.clone()
             gradient[self.spoil] = float("nan")
         return energy, gradient, logits
+
+
+class CountingCalls:
+    """An engine that remembers the rows of each of its calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name, self.rows = engine, "counting", list[int]()
+
+    @property
+    def calls(self) -> int:
+        return len(self.rows)
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.rows.append(len(inputs[0]))
+        return self.engine.run(*inputs)
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +242,74 @@ def test_guidance_scale_one_is_the_conditional_prediction(synthesizer: Synthesiz
     torch.testing.assert_close(
         sampler.sample(batch, CPU).latents, sampler.sample(other, CPU).latents, rtol=0, atol=1e-3
     )
+
+
+class _Watching(TorchDispatchMode):
+    """Refuses what makes the host wait for the device: reading a value, or a copy whose size depends on one."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.FORBIDDEN, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"reuse_every": 3, "guidance_interval": (0.1, 0.8)}])
+def test_the_loop_never_waits_for_the_device(
+    synthesizer: Synthesizer, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The values of labels are looked at on the CPU only, where that costs nothing.
+    monkeypatch.setattr(import_module("prism_kernels.energy"), "_check_labels", lambda labels, classes: None)
+    sampler, batch = _sampler(synthesizer, sampling=sampling, every=2), _batch(synthesizer, [0, 1, 2])
+    with _Watching():
+        sampler.sample(batch, CPU)
+    with pytest.raises(AssertionError, match="waits"), _Watching():
+        bool(torch.ones(1) > 0)
+
+
+def test_reused_features_of_every_step_are_the_whole_unet(synthesizer: Synthesizer) -> None:
+    """With the deep half at every step nothing is reused, so the two halves must give what the whole gives."""
+    batch = _batch(synthesizer, [0, 1])
+    whole = _sampler(synthesizer).sample(batch, CPU)
+    sampler = _sampler(synthesizer)
+    sampler.schedule = tuple(replace(step, network="deep") for step in sampler.schedule)
+    assert torch.equal(sampler.sample(batch, CPU).latents, whole.latents)
+
+
+def test_feature_reuse_runs_the_deep_half_less_often_and_stays_close(synthesizer: Synthesizer) -> None:
+    batch = _batch(synthesizer, [0, 1])
+    whole = _sampler(synthesizer, enabled=False).sample(batch, CPU).latents
+    sampler = _sampler(synthesizer, sampling={"reuse_every": 2}, enabled=False)
+    deep, shallow = CountingCalls(sampler.engines.unet_deep), CountingCalls(sampler.engines.unet_shallow)
+    sampler.engines = replace(sampler.engines, unet_deep=deep, unet_shallow=shallow)
+    reused = sampler.sample(batch, CPU).latents
+    assert (deep.calls, shallow.calls) == (STEPS // 2, STEPS // 2)
+    assert not torch.equal(reused, whole)
+    assert (reused - whole).norm() < 0.2 * whole.norm()
+
+
+def test_steps_outside_of_the_interval_run_one_branch(synthesizer: Synthesizer) -> None:
+    sampler = _sampler(synthesizer, sampling={"guidance_interval": (0.0, 0.5)}, enabled=False)
+    unet = CountingCalls(sampler.engines.unet)
+    sampler.engines = replace(sampler.engines, unet=unet)
+    batch = _batch(synthesizer, [0, 1, 2])
+    made = sampler.sample(batch, CPU).latents
+    assert unet.rows == [6] * (STEPS // 2) + [3] * (STEPS // 2)
+    # A step outside does what guidance scale 1 does.
+    other = _sampler(synthesizer, sampling={"guidance_scale": 1.0}, enabled=False)
+    other.schedule, other.sampling = sampler.schedule, sampler.sampling
+    torch.testing.assert_close(made, other.sample(batch, CPU).latents)
+
+
+def test_the_other_samples_change_nothing_with_every_saving_on(synthesizer: Synthesizer) -> None:
+    savings = {"reuse_every": 2, "guidance_interval": (0.0, 0.7)}
+    sampler = _sampler(synthesizer, sampling=savings, every=2, view_size=24)
+    first = sampler.sample(_batch(synthesizer, [0, 1, 2, 3]), CPU)
+    second = sampler.sample(_batch(synthesizer, [2, 9, 17, 40]), CPU)
+    assert _bits(first, 2) == _bits(second, 0)
+
+
+def test_a_window_before_the_interval_is_refused() -> None:
+    with pytest.raises(ConfigError, match="begin the window later"):
+        load_config("minis-emoji", ("sampling.guidance_interval=[0.5,1.0]", "guidance.window=[0.1,0.8]"))

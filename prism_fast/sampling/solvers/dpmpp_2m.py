@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
-
-from prism_fast.sampling.grid import Grid
-from prism_fast.sampling.solvers.base import GridSolver, Weights
+from prism_fast.sampling.solvers.base import Solver, Weights
 
 
-class DPMSolverPP2M(GridSolver):
+class DPMSolverPP2M(Solver):
     """``x' = (σ'/σ) x - α' (e^{-h} - 1) D`` with ``D`` extrapolated in log-SNR.
 
     The first step is first order, and so is the last one (to σ = 0, where the log-SNR is infinite), as in diffusers'
@@ -21,28 +18,11 @@ class DPMSolverPP2M(GridSolver):
 
     order = 2
 
-    def __init__(self, grid: Grid) -> None:
-        super().__init__(grid)
-        self.previous: torch.Tensor | None = None
-
     def _log_snr(self, i: int) -> float:
         return math.log(self.grid.alphas[i]) - math.log(self.grid.sigmas[i])
 
-    def step(self, latents: torch.Tensor, denoised: torch.Tensor, i: int) -> torch.Tensor:
-        """One step; first order at both ends."""
-        previous, self.previous = self.previous, denoised
-        if self.grid.sigmas[i + 1] == 0.0:
-            return self.grid.alphas[i + 1] * denoised
-        h = self._log_snr(i + 1) - self._log_snr(i)
-        direction = denoised
-        if previous is not None and i > 0:
-            ratio = h / (self._log_snr(i) - self._log_snr(i - 1))
-            direction = denoised + 0.5 * ratio * (denoised - previous)
-        shrink = self.grid.sigmas[i + 1] / self.grid.sigmas[i]
-        return shrink * latents - self.grid.alphas[i + 1] * math.expm1(-h) * direction
-
     def weights(self, i: int) -> Weights:
-        """The same step as one sum, for ``prism_kernels.LinearUpdate``; the third is of the prediction at ``i - 1``."""
+        """One step; first order at both ends."""
         if self.grid.sigmas[i + 1] == 0.0:
             return 0.0, self.grid.alphas[i + 1], 0.0
         h = self._log_snr(i + 1) - self._log_snr(i)

@@ -1,0 +1,34 @@
+"""Run one benchmark by name: its rows as JSON, as a table, and as a section of the results page."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.options import Options
+from prism_fast.config import RunConfig
+
+
+def run(
+    name: str,
+    config: RunConfig,
+    device: str,
+    repeats: int,
+    only: tuple[str, ...],
+    json_file: Path | None,
+    page: bool,
+    store: Path | None,
+) -> str:
+    """The table of benchmark ``name``; also written where it was asked for."""
+    module = import_module(f"benchmarks.{name}")
+    rows = module.bench(config, Options(device, repeats, only, store))
+    where = harness.environment(device)
+    table = harness.as_table(module.COLUMNS, rows)
+    if json_file:
+        harness.write_json(json_file, name, config.name, where, rows)
+    if page:
+        title = f"## {name} ({config.name})"
+        note = " ".join((module.__doc__ or "").split())
+        harness.write_section(f"{name} {config.name}", f"{title}\n\n{note}\n\n{harness.describe(where)}\n\n{table}")
+    return table

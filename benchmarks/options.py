@@ -1,0 +1,16 @@
+"""What a benchmark is told on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """``repeats`` are timed, one more warms up; ``only`` names rows, none means all of them."""
+
+    device: str = "cpu"
+    repeats: int = 4
+    only: tuple[str, ...] = ()
+    store: Path | None = None

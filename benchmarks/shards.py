@@ -1,0 +1,73 @@
+"""Writing and checking shards: encode, tar, hash, fsync and rename; then `verify`, which reads every byte. Images are
+random noise of the configuration's size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import harness
+from benchmarks.options import Options
+from prism_fast.config import RunConfig
+from prism_fast.synthesis.rundir import RunDirectory
+from prism_fast.synthesis.shards import Sample, commit_shard, make_record, tar_bytes
+from prism_fast.synthesis.verify import verify
+
+COLUMNS = ("work", "image_format", "images_per_s.p20", "images_per_s.p50", "images_per_s.p80", "mb_per_s")
+_SIZE = 256
+
+
+def write_random(config: RunConfig, out: Path, shards: int, image_format: str) -> tuple[list[float], int]:
+    """A run of random images; seconds of each shard, and bytes in all."""
+    sizes = {"images": shards * _SIZE, "shard_size": _SIZE, "image_format": image_format}
+    config = config.model_copy(update={"synthesis": config.synthesis.model_copy(update=sizes)})
+    directory = RunDirectory(out)
+    directory.claim(config)
+    generator = torch.Generator().manual_seed(0)
+    size = (3, config.sampling.height, config.sampling.width)
+    seconds, written = [], 0
+    for shard in range(shards):
+        images = torch.randint(0, 256, (_SIZE, *size), generator=generator, dtype=torch.uint8)
+        rows = range(shard * _SIZE, (shard + 1) * _SIZE)
+        samples = [Sample(i, images[i % _SIZE], i % 16, torch.zeros(16), {"index": i, "label": i % 16}) for i in rows]
+        start = time.perf_counter()
+        tar, index = tar_bytes(samples, image_format, config.synthesis.quality)
+        record = make_record(
+            shard,
+            samples,
+            tar,
+            run_hash=config.run_hash(),
+            models={},
+            classes=16,
+            image_ext=image_format,
+            first_index=rows.start,
+            planned=_SIZE,
+        )
+        commit_shard(directory.shards, record, tar, index)
+        seconds.append(time.perf_counter() - start)
+        written += len(tar)
+    return seconds, written
+
+
+def bench(config: RunConfig, options: Options) -> list[harness.Row]:
+    """A row for writing and one for checking, each format."""
+    rows = []
+    for image_format in ("png", "jpg", "webp"):
+        with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
+            seconds, written = write_random(config, Path(scratch), options.repeats + 1, image_format)
+            write = harness.percentiles(seconds[1:], seconds[0])
+            check = harness.measure(lambda path=Path(scratch): verify(path), options.repeats)
+            shards = options.repeats + 1
+            rows += [
+                _row("write", image_format, write.rate(_SIZE), written / shards / write.p50),
+                _row("verify", image_format, check.rate(shards * _SIZE), written / check.p50),
+            ]
+    return rows
+
+
+def _row(work: str, image_format: str, rate: dict[str, float], bytes_per_s: float) -> harness.Row:
+    return {"work": work, "image_format": image_format, "images_per_s": rate, "mb_per_s": bytes_per_s / 1e6}

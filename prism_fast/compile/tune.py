@@ -1,0 +1,136 @@
+"""Choose the batch size: double it until memory runs out or it no longer pays; kept per device and configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_fast.compile.trial import OUT_OF_MEMORY
+from prism_fast.config import RunConfig
+from prism_fast.errors import InputError, RunError
+
+#: A doubling that gains less than this share of images a second is not worth its memory; ours.
+WORTH = 0.03
+_KILLED = -signal.SIGKILL  # what the kernel's out-of-memory killer sends
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch size; ``images_per_s`` is None when memory ran out."""
+
+    batch_size: int
+    images_per_s: float | None
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The chosen batch size and what was tried."""
+
+    batch_size: int
+    device: str
+    trials: tuple[Trial, ...]
+
+
+Run = Callable[[RunConfig, Path], Trial]
+
+
+def device_name(device: str) -> str:
+    """What the choice is stored for."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {len(os.sched_getaffinity(0))} cores"
+
+
+def tuned_file(config: RunConfig, store: Path) -> Path:
+    """Where the choice for this device and configuration is kept; the batch size itself is no part of its name."""
+    data = config.model_dump(mode="json", include={"models", "sampling", "guidance", "engines"})
+    del data["sampling"]["batch_size"]
+    text = json.dumps([device_name(config.sampling.device), data], sort_keys=True)
+    return store / "batch" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def tuned_batch(config: RunConfig, store: Path) -> int:
+    """The stored choice.
+
+    Raises:
+        InputError: it was not tuned here.
+    """
+    file = tuned_file(config, store)
+    try:
+        return int(json.loads(file.read_text())["batch_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        where = device_name(config.sampling.device)
+        raise InputError(
+            f"sampling.batch_size is auto, but {config.name} was not tuned on {where}; run 'prism-fast tune' first"
+        ) from error
+
+
+def with_batch(config: RunConfig, size: int) -> RunConfig:
+    """The same run in batches of ``size``."""
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"batch_size": size})})
+
+
+def run_trial(config: RunConfig, store: Path) -> Trial:
+    """Measure one batch size in a child process.
+
+    Raises:
+        RunError: the child failed for another reason than memory.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(config.model_dump(mode="json"), file)  # JSON is YAML
+        file.flush()
+        command = [sys.executable, "-m", "prism_fast.compile.trial", file.name, str(store)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    size = config.sampling.batch_size
+    if done.returncode in (OUT_OF_MEMORY, _KILLED):
+        return Trial(size, None, None)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunError(f"a batch of {size} fails: {reason}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Trial(size, found["images_per_s"], found["peak_bytes"])
+
+
+def tune(config: RunConfig, store: Path, largest: int, log: Callable[[str], None], run: Run = run_trial) -> Tuned:
+    """Try 1, 2, 4, ... up to ``largest`` and store the fastest; of two that are as fast, the smaller.
+
+    Raises:
+        RunError: not even one sample fits.
+    """
+    trials: list[Trial] = []
+    best: Trial | None = None
+    size, idle = 1, 0
+    while size <= largest and idle < 2:
+        trial = run(with_batch(config, size), store)
+        trials.append(trial)
+        if trial.images_per_s is None:
+            log(f"batch of {size}: out of memory")
+            break
+        log(f"batch of {size}: {trial.images_per_s:.2f} images/s, {(trial.peak_bytes or 0) / 1e9:.2f} GB")
+        pays = best is None or trial.images_per_s > (1 + WORTH) * (best.images_per_s or 0)
+        best, idle = (trial, 0) if pays else (best, idle + 1)
+        size *= 2
+    if best is None:
+        raise RunError("a batch of one sample does not fit the memory; choose smaller models or another device")
+    tuned = Tuned(best.batch_size, device_name(config.sampling.device), tuple(trials))
+    _store(tuned_file(config, store), tuned)
+    return tuned
+
+
+def _store(file: Path, tuned: Tuned) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".tmp-{os.getpid()}")
+    temporary.write_text(json.dumps({"batch_size": tuned.batch_size, "device": tuned.device}) + "\n")
+    os.replace(temporary, file)

@@ -1,0 +1,48 @@
+"""Overlap stages of work on a stream of items, a bounded number of them in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import reduce
+from typing import Any
+
+Stage = Callable[[Any], Any]
+
+
+def pipelined(items: Iterable[Any], stages: Sequence[Stage], depth: int) -> Iterator[Any]:
+    """Each item through every stage, in order; results come in the order of the items.
+
+    With ``depth`` 0 one item at a time goes through all stages in this thread. Otherwise each stage has a thread of
+    its own, so a stage never runs twice at once, and at most ``depth`` + 1 items are between the first stage and the
+    caller.
+    What a stage raises is raised here, in the item's turn; items behind it that have not begun are dropped.
+    """
+    if depth == 0:
+        for item in items:
+            yield reduce(lambda value, stage: stage(value), stages, item)
+        return
+    waiting: deque[Future[Any]] = deque()
+    with ExitStack() as stack:
+        pools = [ThreadPoolExecutor(1) for _ in stages]
+        for pool in pools:
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        for item in items:
+            waiting.append(_chain(pools, stages, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _chain(pools: Sequence[ThreadPoolExecutor], stages: Sequence[Stage], item: Any) -> Future[Any]:
+    future = pools[0].submit(stages[0], item)
+    for pool, stage in zip(pools[1:], stages[1:], strict=True):
+        future = pool.submit(_after, stage, future)
+    return future
+
+
+def _after(stage: Stage, before: Future[Any]) -> Any:
+    return stage(before.result())
