@@ -59,7 +59,7 @@ def reasons(op: str, *inputs: torch.Tensor | None) -> list[str]:
     found += _device_reasons(op, given)
     for dtype in {t.dtype for t in given if t.is_floating_point()} - set(OPS[op].dtypes):
         found.append(f"dtype {dtype} is not supported; convert to float32, float16 or bfloat16")
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+    if not OPS[op].differentiable and torch.is_grad_enabled() and any(t.requires_grad for t in given):
         found.append("an input requires a gradient and the kernel has no backward; detach it or use torch.no_grad()")
     return found
 

@@ -19,7 +19,7 @@ class OpSpec:
     """An operator's declaration.
 
     ``tolerance`` is relative, by the dtype of the result; :meth:`tolerance_for` scales it. ``bytes_min`` counts every
-    input once and every result once, from the tensors themselves.
+    input once and every result once, from the tensors themselves. ``differentiable``: the kernel has a backward.
     """
 
     name: str
@@ -27,6 +27,7 @@ class OpSpec:
     dtypes: tuple[torch.dtype, ...] = FLOATS
     min_capability: tuple[int, int] = (8, 0)
     tolerance: Callable[[torch.dtype], float] = _TOLERANCE.__getitem__
+    differentiable: bool = False
 
     def tolerance_for(self, dtype: torch.dtype, reduction: int = 1) -> float:
         """Relative tolerance of a result of ``dtype`` that sums ``reduction`` terms.
@@ -46,8 +47,11 @@ class OpSpec:
 OPS: dict[str, OpSpec] = {
     spec.name: spec
     for spec in (
+        OpSpec("counter_noise", "ε = BoxMuller(Philox4x32(key = seed; block, step, index))"),
         OpSpec("energy", "E = a·f_y + b·logsumexp(f/T) and dE/df"),
         OpSpec("guided_combine", "x₀ = A·z + B·(p_u + w·(p_c - p_u)) and the correction's sum of squares"),
-        OpSpec("guided_step", "x₀' = x₀ - ρ·g, z' = a·z + b·x₀' + c·previous, is z' finite"),
+        OpSpec("group_norm_silu", "y = u·σ(u), u = w·(x - mean)/std + b in each group", differentiable=True),
+        OpSpec("guided_step", "x₀' = x₀ - ρ·g, z' = a·z + b·x₀' + c·previous + d·ε, is z' finite"),
+        OpSpec("view", "y = s·(R·x·Cᵀ) + t with R, C of a random crop, flip and resize", differentiable=True),
     )
 }

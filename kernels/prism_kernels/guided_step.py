@@ -9,14 +9,26 @@ import torch
 from prism_kernels import _reference
 from prism_kernels._backend import takes_triton
 from prism_kernels._errors import KernelInputError
+from prism_kernels.counter_noise import check_counter, counter_word, signed
+
+
+class UpdateNoise(NamedTuple):
+    """What a stochastic solver adds: ``weight`` times ``counter_noise(seed, indices, step, ...)``, never stored."""
+
+    seed: int
+    indices: torch.Tensor
+    step: int
+    weight: float
+    stream: int = 0
 
 
 class LinearUpdate(NamedTuple):
-    """A solver's step that is linear: ``z' = weights · (latents, denoised after guidance, previous)``."""
+    """A solver's step that is linear: ``z' = weights · (latents, denoised after guidance, previous) + noise``."""
 
     latents: torch.Tensor
     weights: tuple[float, float, float]
     previous: torch.Tensor | None = None
+    noise: UpdateNoise | None = None
 
 
 class GuidedStep(NamedTuple):
@@ -71,13 +83,16 @@ def _fused_with_update(
     of_latents: float,
     of_denoised: float,
     of_previous: float,
+    indices: torch.Tensor | None,
+    seed: int,
+    word: int,
+    of_noise: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     from prism_kernels._triton.guided_step import launch
 
     weights = (of_latents, of_denoised, of_previous)
-    moved, healthy, stepped, finite = launch(
-        denoised, gradient, correction_rms, active, scale, max_gradient_rms, latents, previous, weights
-    )
+    step = (denoised, gradient, correction_rms, active, scale, max_gradient_rms)
+    moved, healthy, stepped, finite = launch(*step, latents, previous, weights, indices, seed, word, of_noise)
     return moved, healthy, stepped, finite
 
 
@@ -94,6 +109,10 @@ def _(
     of_latents: float,
     of_denoised: float,
     of_previous: float,
+    indices: torch.Tensor | None,
+    seed: int,
+    word: int,
+    of_noise: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     n = denoised.shape[0]
     flags = [denoised.new_empty(n, dtype=torch.bool) for _ in range(2)]
@@ -112,26 +131,43 @@ def guided_step(
     """``denoised - rho · g`` with ``rho = scale · correction_rms / rms(g)`` for active samples.
 
     A sample whose gradient is not finite, or whose RMS exceeds ``max_gradient_rms``, is left as it was and reported;
-    no sample ever influences another. With ``update``, the solver's step ``a·z + b·denoised' + c·previous`` is taken
-    in the same pass, from the rounded ``denoised'``, and samples that did not stay finite are flagged.
+    no sample ever influences another. With ``update``, the solver's step ``a·z + b·denoised' + c·previous + d·noise``
+    is taken in the same pass, from the rounded ``denoised'``, and samples that did not stay finite are flagged. The
+    noise is that of :func:`prism_kernels.counter_noise.counter_noise` in float32, made in registers.
 
-    Shapes: denoised, gradient and the update's tensors (n, c, h, w); correction_rms and active (n,).
-    Dtypes: latents float16, bfloat16 or float32; correction_rms float32; active bool.
-    Raises: KernelInputError when shapes or dtypes do not fit.
+    Shapes: denoised, gradient and the update's tensors (n, c, h, w); correction_rms, active and noise indices (n,).
+    Dtypes: latents float16, bfloat16 or float32; correction_rms float32; active bool; indices int64.
+    Raises: KernelInputError when shapes, dtypes or the noise's counters do not fit.
     Reference: DDIM (Song et al. 2021, eq. 12), DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) are such updates.
     """
     _validate(denoised, gradient, correction_rms, active, update)
     arguments = (denoised, gradient, correction_rms, active, scale, max_gradient_rms)
-    tensors: tuple[torch.Tensor | None, ...] = () if update is None else (update.latents, update.previous)
-    if takes_triton("guided_step", denoised, gradient, correction_rms, active, *tensors):
-        if update is None:
-            return GuidedStep(*_fused(*arguments))
-        return GuidedStep(*_fused_with_update(*arguments, update.latents, update.previous, *update.weights))
-    moved, healthy = _reference.guided_step(*arguments)
     if update is None:
-        return GuidedStep(moved, healthy)
-    stepped, finite = _reference.solver_update(update.latents, moved, update.previous, update.weights)
-    return GuidedStep(moved, healthy, stepped, finite)
+        if takes_triton("guided_step", denoised, gradient, correction_rms, active):
+            return GuidedStep(*_fused(*arguments))
+        return GuidedStep(*_reference.guided_step(*arguments))
+    noise = update.noise
+    indices = None if noise is None else noise.indices
+    tensors = (denoised, gradient, correction_rms, active, update.latents, update.previous, indices)
+    if takes_triton("guided_step", *tensors):
+        seed, word, weight = (0, 0, 0.0) if noise is None else (noise.seed, _word(noise), noise.weight)
+        of_noise = (indices, signed(seed), word, weight)
+        return GuidedStep(*_fused_with_update(*arguments, update.latents, update.previous, *update.weights, *of_noise))
+    moved, healthy = _reference.guided_step(*arguments)
+    return GuidedStep(moved, healthy, *_update(update, moved))
+
+
+def _word(noise: UpdateNoise) -> int:
+    return counter_word(noise.step, noise.stream)
+
+
+def _update(update: LinearUpdate, moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The solver's step in plain torch."""
+    if update.noise is None:
+        return _reference.solver_update(update.latents, moved, update.previous, update.weights)
+    noise, count = update.noise, moved[:1].numel()
+    drawn = _reference.counter_noise(noise.seed, noise.indices, _word(noise), count).view(moved.shape)
+    return _reference.solver_update(update.latents, moved, update.previous, update.weights, drawn, noise.weight)
 
 
 def _validate(
@@ -153,4 +189,12 @@ def _validate(
             raise KernelInputError(
                 f"guided_step: got an update with {tuple(t.shape)}, expected {tuple(denoised.shape)} as denoised; "
                 "pass the latents and the prediction of the same samples"
+            )
+    if update is not None and update.noise is not None:
+        noise = update.noise
+        check_counter("guided_step", noise.seed, noise.indices, noise.step, noise.stream)
+        if noise.indices.shape != n:
+            raise KernelInputError(
+                f"guided_step: got noise indices {tuple(noise.indices.shape)}, expected {tuple(n)} as the samples; "
+                "pass one index a sample"
             )

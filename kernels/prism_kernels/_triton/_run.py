@@ -69,12 +69,55 @@ def _interpret(launch: Launch) -> None:
     # Functions of Triton's library cannot be called from an interpreted kernel unless they were decorated for it.
     tl.sum, tl.max = _sum, _max
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with _interpreted_helpers(launch.kernel.fn), _rounding(), np.errstate(all="ignore"), warnings.catch_warnings():
             # A GPU does not warn about NaN, nor should its simulation.
             warnings.simplefilter("ignore", RuntimeWarning)
             InterpretedFunction(launch.kernel.fn)[launch.grid](**launch.arguments)
     finally:
         tl.sum, tl.max = before
+
+
+@contextmanager
+def _rounding() -> Iterator[None]:
+    """Round float32 to bfloat16 to nearest, as a GPU does; the interpreter of Triton 3.8 cuts: twice the error."""
+    from triton.runtime.interpreter import TensorHandle
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    plain = builder.create_fp_trunc
+
+    def rounded(source: Any, target: Any) -> Any:
+        if source.dtype.scalar != tl.float32 or target.scalar != tl.bfloat16:
+            return plain(source, target)
+        values = torch.from_numpy(np.ascontiguousarray(source.data)).to(torch.bfloat16)
+        return TensorHandle(values.view(torch.uint16).numpy(), target.scalar)
+
+    builder.create_fp_trunc = rounded
+    try:
+        yield
+    finally:
+        del builder.create_fp_trunc
+
+
+@contextmanager
+def _interpreted_helpers(function: Any) -> Iterator[None]:
+    """Replace the jitted functions of ours that a kernel calls, and those that they call, while it is interpreted."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    pending = [function]
+    try:
+        while pending:
+            current = pending.pop()
+            for name in current.__code__.co_names:
+                helper = current.__globals__.get(name)
+                if isinstance(helper, triton.JITFunction):
+                    replaced.append((current.__globals__, name, helper))
+                    current.__globals__[name] = InterpretedFunction(helper.fn).rewrite()
+                    pending.append(helper.fn)
+        yield
+    finally:
+        for names, name, helper in reversed(replaced):
+            names[name] = helper
 
 
 def vector(dtypes: tuple[torch.dtype, ...], *sizes: int) -> int:

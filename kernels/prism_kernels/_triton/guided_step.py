@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from prism_kernels._triton._run import run, vector, warps
+from prism_kernels._triton.counter_noise import normals, words
 
 # Up to here (Stable Diffusion 1.5: 4·64·64) the gradient stays in registers and every tensor is moved once; a larger
 # sample reads its gradient a second time, from the L2 cache that the first reading filled.
@@ -16,7 +17,8 @@ MAX_HELD = 16384
 CHUNK = 8192
 
 
-@triton.jit
+# Seed and step change between launches: specialising on their values would compile the kernel again and again.
+@triton.jit(do_not_specialize=["seed_low", "seed_high", "word"])
 def guided_step_kernel(
     denoised,
     gradient,
@@ -24,6 +26,7 @@ def guided_step_kernel(
     active,
     latents,
     previous,
+    indices,
     moved,
     healthy,
     stepped,
@@ -34,13 +37,21 @@ def guided_step_kernel(
     of_latents,
     of_denoised,
     of_previous,
+    of_noise,
+    seed_low,
+    seed_high,
+    word,
     SOLVE: tl.constexpr,
     HISTORY: tl.constexpr,
+    NOISE: tl.constexpr,
     HELD: tl.constexpr,
     BLOCK: tl.constexpr,
     VEC: tl.constexpr,
 ):
-    """SOLVE also takes the solver's step, HISTORY with its previous prediction; HELD when two BLOCKs hold a sample."""
+    """SOLVE also takes the solver's step, HISTORY with its previous prediction, NOISE with noise made on the way.
+
+    HELD when two BLOCKs hold a sample.
+    """
     sample = tl.program_id(0)
     # A product with a constant tells the compiler that samples start, and end, at multiples of VEC elements.
     start = sample.to(tl.int64) * (count // VEC) * VEC
@@ -80,6 +91,8 @@ def guided_step_kernel(
             z += of_denoised * result.to(tl.float32)
             if HISTORY:
                 z += of_previous * tl.load(previous + start + here, mask=keep, other=0.0).to(tl.float32)
+            if NOISE:
+                z += of_noise * normals(seed_low, seed_high, word, tl.load(indices + sample), first, BLOCK)
             rounded = z.to(stepped.dtype.element_ty)
             tl.store(stepped + start + here, rounded, mask=keep)
             wrong += tl.where(keep & ((tl.abs(rounded.to(tl.float32)) < float("inf")) == 0), 1, 0)
@@ -98,6 +111,10 @@ def launch(
     latents: torch.Tensor | None = None,
     previous: torch.Tensor | None = None,
     weights: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    indices: torch.Tensor | None = None,
+    seed: int = 0,
+    word: int = 0,
+    of_noise: float = 0.0,
 ) -> tuple[torch.Tensor, ...]:
     """(moved, healthy), with ``latents`` also (stepped, finite); tensors that are not contiguous are copied first."""
     big = [None if t is None else t.contiguous() for t in (denoised, gradient, latents, previous)]
@@ -107,7 +124,8 @@ def launch(
     healthy, finite = (torch.ones(n, dtype=torch.bool, device=denoised.device) for _ in range(2))
     if count:
         held = count <= MAX_HELD
-        block = triton.next_power_of_2(triton.cdiv(count, 2)) if held else CHUNK
+        # Four at least: noise comes in fours.
+        block = max(4, triton.next_power_of_2(triton.cdiv(count, 2))) if held else CHUNK
         run(
             guided_step_kernel,
             (n,),
@@ -118,6 +136,7 @@ def launch(
             active=active.contiguous().view(torch.uint8),
             latents=big[2],
             previous=big[3],
+            indices=None if indices is None else indices.contiguous(),
             moved=moved,
             healthy=healthy.view(torch.uint8),
             stepped=stepped,
@@ -128,8 +147,11 @@ def launch(
             of_latents=weights[0],
             of_denoised=weights[1],
             of_previous=weights[2],
+            of_noise=of_noise,
+            **words(seed, word),
             SOLVE=latents is not None,
             HISTORY=previous is not None,
+            NOISE=indices is not None,
             HELD=held,
             BLOCK=block,
             VEC=vector(tuple(t.dtype for t in big if t is not None), count),
