@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from prism_kernels import KernelBackendError, KernelInputError
-from prism_kernels.compile import check, compile_kernels, measure, widths
+from prism_kernels._registry import OPS
+from prism_kernels.compile import KernelReport, check, compile_kernels, measure, widths
 from prism_kernels.testing import examples
 
 from tests.kernels.cases import DTYPES
@@ -15,21 +17,48 @@ from tests.kernels.cases import DTYPES
 needs_compiler = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter is on")
 
 
+# Two small products a tile, by tensor cores in three parts for float32's precision: one block of 8 warps a processor.
+REGISTERS = {"view": 255}
+
+
 @needs_compiler
-@pytest.mark.parametrize("op", ["energy", "guided_combine", "guided_step"])
+@pytest.mark.parametrize("op", sorted(OPS))
 def test_kernels_meet_the_bars(op: str) -> None:
-    """One architecture and dtype each, the command checks them all."""
+    """One architecture and dtype each, small examples; the command checks them all."""
     for dtype, arch in ((torch.float16, 80), (torch.float32, 90)):
-        for report in compile_kernels((op,), (dtype,), (arch,)):
+        for report in compile_kernels((op,), (dtype,), (arch,), large=False):
             assert not check(report), report
-            assert 0 < report.registers <= 128
+            assert 0 < report.registers <= REGISTERS.get(op, 128)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_example_moves_each_byte_once(dtype: torch.dtype) -> None:
-    for example in examples(dtype):
-        _, moved, least = measure(example)
-        assert 0.9 * least < moved <= 1.1 * least, (example.op, example.shape, moved, least)
+    for example in examples(dtype, large=False):
+        traffic = measure(example)
+        assert 0.9 * traffic.least < traffic.moved <= 1.1 * traffic.least, (example.op, example.shape, traffic)
+
+
+@pytest.mark.slow
+def test_large_examples_keep_their_bars() -> None:
+    """Above 1.1 only where a group does not fit a tile, and then no more than reading it twice takes."""
+    seen = {(e.op, e.shape) for e in examples(torch.float16, large=False)}
+    for example in examples(torch.float16):
+        if (example.op, example.shape) not in seen:
+            traffic = measure(example)
+            assert 0.9 * traffic.least < traffic.moved <= example.bytes_bar * traffic.least, (example.shape, traffic)
+            assert example.bytes_bar == 1.1 or (example.op == "group_norm_silu" and example.bytes_bar < 1.84)
+
+
+def test_a_missed_bar_says_by_how_much() -> None:
+    fine = {"op": "energy", "shape": "", "dtype": "", "arch": "", "registers": 9, "shared_bytes": 0}
+    widths = {"load_bits": 128, "store_bits": 32, "load_widths": {}, "store_widths": {}}
+    report = KernelReport(**fine, **widths, spills=8, loaded=60, stored=60, bytes=120, bytes_min=100, bytes_bar=1.1)
+    assert check(report) == [
+        "8 bytes of spills",
+        "store_bits is 32, not 128",
+        "moves 1.20 times the bytes that it must",
+    ]
+    assert check(replace(report, spills=0, stored=1, bytes_bar=1.3)) == []
 
 
 def test_widths_are_read_from_ptx() -> None:
@@ -39,8 +68,9 @@ def test_widths_are_read_from_ptx() -> None:
         ld.global.L1::evict_last.v2.b64 { %rd2, %rd4 }, [ %rd3 + 0 ];
         ld.shared.v4.b32 { %r1, %r2, %r3, %r4 }, [ %r9 ];
         st.global.b16 [ %rd5 + 0 ], { %rs1 };
+        @%p2 cp.async.cg.shared.global [ %r2 + 0 ], [ %rd6 + 0 ], 0x10, %r3;
     """
-    assert widths(ptx) == ({128: 2, 64: 1}, {16: 1})
+    assert widths(ptx) == ({128: 3, 64: 1}, {16: 1})
 
 
 def test_what_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,12 +152,18 @@ def test_public_names() -> None:
         "KernelBackendError",
         "KernelInputError",
         "LinearUpdate",
+        "UpdateNoise",
+        "counter_noise",
         "energy",
         "explain",
+        "group_norm_silu",
         "guided_combine",
         "guided_step",
         "reasons",
         "use_backend",
+        "view",
+        "view_adjoint",
+        "view_matrices",
     ]
     assert prism_engines.__all__ == ["EagerEngine", "EagerGradientEngine", "Engine"]
     for package in (prism_kernels, prism_engines):

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-
 import prism_kernels
 import pytest
 import torch
-from prism_kernels import KernelBackendError, KernelInputError, LinearUpdate, energy, guided_combine, guided_step
+from prism_kernels import (
+    KernelBackendError,
+    KernelInputError,
+    LinearUpdate,
+    UpdateNoise,
+    counter_noise,
+    energy,
+    group_norm_silu,
+    guided_combine,
+    guided_step,
+    view,
+)
+from prism_kernels._registry import OPS
 from prism_kernels.testing import assert_close
 
 from tests.kernels.cases import DTYPES, combine_oracle, energy_oracle, random, step_oracle
-
-OPS = ("energy", "guided_combine", "guided_step")
-# Before TRITON_INTERPRET is set: decorated under it, kernels could not be compiled in this process any more.
-for _name in OPS:
-    importlib.import_module(f"prism_kernels._triton.{_name}")
-
-
-@pytest.fixture
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with prism_kernels.use_backend("triton"):
-        yield
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -120,13 +117,20 @@ def test_guided_combine(shape: tuple[int, ...], kind: str) -> None:
 
 
 def _calls() -> dict[str, tuple[object, ...]]:
-    x, flags = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool)
+    x, flags, indices = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool), torch.tensor([0, 9])
     step = (x, x, torch.ones(2), flags, 0.3, 1e4)
+    boxes, four = torch.tensor([[0.0, 3, 0, 3, 0], [1, 2, 0, 2, 1]]), random(4)
+    leaf, last = x.clone().requires_grad_(), x.to(memory_format=torch.channels_last)
     return {
+        "counter_noise": (-7, indices, 3, 10, torch.float32),
         "energy": (random(2, 5), torch.tensor([0, 4]), -1.0, 1.0, 1.5),
+        "group_norm_silu": (leaf, four, four, 2, 1e-6),
+        "group_norm_silu_backward": (x, last, four, four, random(2, 2), random(2, 2), 2),
         "guided_combine": (x, random(4, 4, 3, 3), 3.0, 1.25, -0.75),
         "guided_step": step,
-        "guided_solver_step": (*step, x, None, 0.9, 0.4, 0.0),
+        "guided_solver_step": (*step, x, None, 0.9, 0.4, 0.0, indices, 7, 3, 0.2),
+        "view": (leaf, boxes, 5, four, four),
+        "view_adjoint": (leaf, boxes, 4, 6, four),
     }
 
 
@@ -137,20 +141,31 @@ def test_opcheck(name: str) -> None:
     torch.library.opcheck(getattr(torch.ops.prism_kernels, name).default, _calls()[name], test_utils=tests)
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_no_graph_break(backend: prism_kernels._backend.Backend) -> None:
-    x, active = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool)
+@pytest.mark.parametrize("backend", ["auto", "reference", "triton"])
+def test_no_graph_break(backend: prism_kernels._backend.Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    torch.compiler.reset()
+    x, active, indices = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool), torch.tensor([0, 9])
+    boxes, four = torch.tensor([[0.0, 3, 0, 3, 0], [1, 2, 0, 2, 1]]), random(4)
 
-    def step(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def step(logits: torch.Tensor, labels: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         value, _ = energy(logits, labels, -1.0, 1.0, 1.5)
         clean, squares = guided_combine(x, torch.cat([x, 2 * x]), 3.0, 0.6, 0.8, "epsilon")
-        return value, guided_step(clean, x, squares.sqrt(), active, 0.3).denoised
+        noise = UpdateNoise(2**64 - 1, indices, 3, 0.2)
+        stepped = guided_step(
+            clean, x, squares.sqrt(), active, 0.3, update=LinearUpdate(x, (0.9, 0.4, 0.0), None, noise)
+        )
+        seen = view(group_norm_silu(image, four, four, 2), boxes, 5, four, four)
+        return value, stepped.denoised, stepped.latents, seen, counter_noise(3, indices, 1, (5, 3))
 
-    inputs = random(2, 5), torch.tensor([0, 4])
+    inputs = random(2, 5), torch.tensor([0, 4]), random(2, 4, 3, 3, seed=2).requires_grad_()
+    results = []
     with prism_kernels.use_backend(backend):
-        got = torch.compile(step, fullgraph=True, backend="eager")(*inputs)
-        for part, expected in zip(got, step(*inputs), strict=True):
-            torch.testing.assert_close(part, expected)
+        for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+            out = run(*inputs)
+            results.append([*out, *torch.autograd.grad(out[3].square().sum(), inputs[2])])
+    for part, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(part, expected)
 
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +174,9 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TRITON_INTERPRET=1" in prism_kernels.reasons("energy", random(2, 5))[0]
     assert any("float64" in r for r in prism_kernels.reasons("energy", random(2, 5).double()))
     assert any("requires a gradient" in r for r in prism_kernels.reasons("energy", random(2, 5).requires_grad_()))
+    differentiable = [name for name, spec in OPS.items() if spec.differentiable]
+    assert differentiable == ["group_norm_silu", "view"]
+    assert not any("gradient" in r for r in prism_kernels.reasons("view", random(2, 5).requires_grad_()))
     assert "one device" in prism_kernels.reasons("energy", random(2, 5), labels.to("meta"))[0]
     with prism_kernels.use_backend("triton"), pytest.raises(KernelBackendError, match=r"\(2, 5\) .*lie on cpu"):
         energy(random(2, 5), labels, -1.0, 1.0, 1.0)
@@ -200,3 +218,20 @@ def test_guided_operators_on_the_gpu(size: int) -> None:
         results.append([clean, squares, *guided_step(clean, g, rms, flags, 0.3, update=update)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(b.cpu(), a, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_differentiable_operators_on_the_gpu(order: torch.memory_format) -> None:
+    image, boxes = random(2, 64, 96, 80), torch.tensor([[0.0, 96, 0, 80, 1], [8, 60, 20, 50, 0]])
+    weight, bias = random(64, seed=1), random(64, seed=2)
+    results = []
+    for device in ("cpu", "cuda"):
+        leaf = image.to(device).contiguous(memory_format=order).requires_grad_()
+        y = group_norm_silu(leaf, weight.to(device), bias.to(device), 32)
+        seen = view(y, boxes.to(device), 56, weight.to(device), bias.to(device))
+        noise = counter_noise(2**63, torch.tensor([4, 2**40], device=device), 9, (4, 33))
+        results.append([y.detach(), seen.detach(), *torch.autograd.grad(seen.square().sum(), leaf), noise])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-4, atol=1e-4)
