@@ -201,20 +201,22 @@ def _report(example: Example, traffic: Traffic, index: int, arch: int) -> Kernel
 
 
 def _source(launch: Any) -> Any:
-    """The specialisation that Triton makes for these arguments: multiples of 16 are known to be, pointers too."""
+    """The specialisation that Triton makes for these arguments: ones are constants, multiples of 16 known to be."""
     from triton.compiler import ASTSource
 
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None:
+        special = not parameter.do_not_specialize
+        one = special and type(value) is int and value == 1
+        if parameter.is_constexpr or value is None or one:
             signature[parameter.name], constants[(index,)] = "constexpr", value
         elif isinstance(value, float):
             signature[parameter.name] = "fp32"
         else:
             tensor = isinstance(value, torch.Tensor)
             signature[parameter.name] = _TYPES[value.dtype] if tensor else "i32"
-            if not parameter.do_not_specialize and (value.data_ptr() if tensor else value) % 16 == 0:
+            if special and (value.data_ptr() if tensor else value) % 16 == 0:
                 attributes[(index,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -90,17 +91,17 @@ def _group_norm_silu(x: torch.Tensor, groups: int) -> Example:
     from prism_kernels._triton.group_norm_silu import launch
 
     weight, bias, words, bar = _group_norm(x, groups, 3 / 2)
-    forward = lambda: launch(x, weight, bias, groups, 1e-6)  # noqa: E731
-    return _example("group_norm_silu", words, x, (x, weight, bias), forward, bar)
+    inputs = (x, weight, bias)
+    return _example("group_norm_silu", words, x, inputs, partial(launch, *inputs, groups, 1e-6), bar)
 
 
 def _group_norm_silu_backward(x: torch.Tensor, groups: int) -> Example:
     from prism_kernels._triton.group_norm_silu import launch_backward
 
     weight, bias, words, bar = _group_norm(x, groups, 5 / 3)
-    gradient, means, rstds = torch.randn_like(x), *(torch.rand(1, groups, device=x.device) + 0.5 for _ in range(2))
-    back = lambda: (launch_backward(gradient, x, weight, bias, means, rstds, groups),)  # noqa: E731
-    return _example("group_norm_silu", f"{words} backward", x, (gradient, x, weight, bias, means, rstds), back, bar)
+    means, rstds = (torch.rand(1, groups, device=x.device) + 0.5 for _ in range(2))
+    inputs = (torch.randn_like(x), x, weight, bias, means, rstds)
+    return _example("group_norm_silu", f"{words} backward", x, inputs, partial(launch_backward, *inputs, groups), bar)
 
 
 def _box(size: int, device: str) -> torch.Tensor:
@@ -113,14 +114,14 @@ def _view(size_in: int, size_out: int, dtype: torch.dtype, device: str) -> Examp
 
     image, box, one = torch.randn(1, 1, size_in, size_in).to(device, dtype), _box(size_in, device), _one(device)
     inputs = (image, box, one, one)
-    return _example("view", f" to {size_out}", image, inputs, lambda: (launch(image, box, size_out, one, one),))
+    return _example("view", f" to {size_out}", image, inputs, partial(launch, image, box, size_out, one, one))
 
 
 def _view_adjoint(size_in: int, size_out: int, dtype: torch.dtype, device: str) -> Example:
     from prism_kernels._triton.view import launch_adjoint
 
     gradient, box, one = torch.randn(1, 1, size_out, size_out).to(device, dtype), _box(size_in, device), _one(device)
-    back = lambda: (launch_adjoint(gradient, box, size_in, size_in, one),)  # noqa: E731
+    back = partial(launch_adjoint, gradient, box, size_in, size_in, one)
     return _example("view", f" back to {size_in}", gradient, (gradient, box, one), back)
 
 
@@ -132,8 +133,7 @@ def _counter_noise(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> E
     from prism_kernels._triton.counter_noise import launch
 
     indices, like = torch.arange(shape[0], device=device), torch.empty(shape, dtype=dtype, device=device)
-    draw = lambda: (launch(7, indices, 3, like[0].numel(), dtype),)  # noqa: E731
-    return _example("counter_noise", "", like, (indices,), draw)
+    return _example("counter_noise", "", like, (indices,), partial(launch, 7, indices, 3, like[0].numel(), dtype))
 
 
 def _energy(n: int, k: int, dtype: torch.dtype, device: str) -> Example:
@@ -141,7 +141,7 @@ def _energy(n: int, k: int, dtype: torch.dtype, device: str) -> Example:
 
     logits = torch.randn(n, k, device=device).to(dtype)
     labels = torch.arange(n, device=device)
-    return _example("energy", "", logits, (logits, labels), lambda: launch(logits, labels, -1.0, 1.0, 1.5))
+    return _example("energy", "", logits, (logits, labels), partial(launch, logits, labels, -1.0, 1.0, 1.5))
 
 
 def _guided_combine(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Example:
@@ -150,7 +150,7 @@ def _guided_combine(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> 
     latents = torch.randn(shape, device=device).to(dtype)
     prediction = torch.randn(2 * shape[0], *shape[1:], device=device).to(dtype)
     inputs = (latents, prediction)
-    return _example("guided_combine", "", latents, inputs, lambda: launch(latents, prediction, 5.0, 1.25, -0.75))
+    return _example("guided_combine", "", latents, inputs, partial(launch, *inputs, 5.0, 1.25, -0.75))
 
 
 def _guided_step(
@@ -170,7 +170,7 @@ def _guided_step(
         " 2M" if history else " ancestral" if noise else " DDIM",
         denoised,
         inputs,
-        lambda: launch(*step, latents, previous, weights, indices, 7, 3, 0.2),
+        partial(launch, *step, latents, previous, weights, indices, 7, 3, 0.2),
     )
 
 
@@ -179,8 +179,12 @@ def _example(
     variant: str,
     like: torch.Tensor,
     inputs: tuple[torch.Tensor | None, ...],
-    launch: Callable[[], tuple[torch.Tensor, ...]],
+    launch: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]],
     bytes_bar: float = 1.1,
 ) -> Example:
+    def start() -> tuple[torch.Tensor, ...]:
+        results = launch()
+        return (results,) if isinstance(results, torch.Tensor) else results
+
     shape = "x".join(map(str, like.shape)) + variant
-    return Example(op, shape, str(like.dtype).removeprefix("torch."), inputs, launch, bytes_bar)
+    return Example(op, shape, str(like.dtype).removeprefix("torch."), inputs, start, bytes_bar)

@@ -9,7 +9,12 @@ import pytest
 import torch
 from prism_kernels import KernelBackendError, KernelInputError
 from prism_kernels._registry import OPS
-from prism_kernels.compile import KernelReport, check, compile_kernels, measure, widths
+from prism_kernels._triton import _run
+from prism_kernels._triton import counter_noise as _noise
+from prism_kernels._triton import group_norm_silu as _norm
+from prism_kernels._triton import guided_step as _step
+from prism_kernels._triton import view as _view
+from prism_kernels.compile import KernelReport, _source, check, compile_kernels, measure, widths
 from prism_kernels.testing import examples
 
 from tests.kernels.cases import DTYPES
@@ -47,6 +52,26 @@ def test_large_examples_keep_their_bars() -> None:
             traffic = measure(example)
             assert 0.9 * traffic.least < traffic.moved <= example.bytes_bar * traffic.least, (example.shape, traffic)
             assert example.bytes_bar == 1.1 or (example.op == "group_norm_silu" and example.bytes_bar < 1.84)
+
+
+@needs_compiler
+def test_sizes_of_one_compile_too() -> None:
+    """Triton makes a constant of every integer argument that is one, and a constant has no methods of a tensor."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    one, flag = torch.ones(1, 1, 1, 1), torch.ones(1, dtype=torch.bool)
+    with _run.recording() as launches:
+        _view.launch(one, torch.tensor([[0.0, 1, 0, 1, 0]]), 1, one.view(1), one.view(1))
+        _norm.launch_backward(one, one, one.view(1), one.view(1), one.view(1, 1), one.view(1, 1), 1)
+        _norm.launch(torch.ones(1, 1, 1, 20000), one.view(1), one.view(1), 1, 1e-6)
+        _noise.launch(1, torch.tensor([1]), 1, 1, torch.float32)
+        weights = (1.0, 1.0, 0.0)
+        _step.launch(one, one, one.view(1), flag, 0.1, 1e4, one, None, weights, torch.tensor([1]), 1, 1, 0.5)
+    assert len(launches) == 7
+    for launch in launches:
+        options = {"num_warps": launch.num_warps}
+        triton.compile(_source(launch), target=GPUTarget("cuda", 90, 32), options=options)
 
 
 def test_a_missed_bar_says_by_how_much() -> None:
