@@ -13,7 +13,7 @@ from prism_kernels._triton._run import run, vector
 # A tile of the result. It reads what it covers of the source and one filter's width more: of 64 to 128 pixels that is
 # 8 % in all (half precision, whose rows are read in steps of 8), of 512 to 224 it is 7 %. Narrower tiles miss 10 %.
 TALL, WIDE = 32, 64
-# Of the source, at a time, by 8 warps: 170 to 205 registers. With 4 warps float32 spills up to 136 bytes, with 32
+# Of the source, at a time, by 8 warps: 166 to 192 registers. With 4 warps float32 spills up to 136 bytes, with 32
 # columns or 16 rows still 24 to 108.
 ROWS, COLUMNS, WARPS = 32, 64, 8
 
