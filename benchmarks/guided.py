@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from prism_engines.backends.eager import EagerGradientEngine
 from prism_kernels import energy
 
 from benchmarks import harness
@@ -26,8 +27,9 @@ from benchmarks.naive import DiffusersPipeline, NaiveGuided, decode
 from benchmarks.options import Options
 from prism_fast.cli.common import prepare
 from prism_fast.compile.load import Compiled, compile_run
+from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig, load_config
-from prism_fast.guidance.network import energy_of
+from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory
@@ -131,6 +133,7 @@ def run_variant(config: RunConfig, name: str, shards: int, store: Path | None, o
     directory = RunDirectory(out)
     directory.claim(config)
     run = Synthesizer.load(config)
+    cosine = None
     if name in NAIVE:
         seconds = NaiveShards(run, directory, name).seconds(range(shards))
     else:
@@ -138,14 +141,32 @@ def run_variant(config: RunConfig, name: str, shards: int, store: Path | None, o
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
         maker = ShardMaker(compiled, directory)
         seconds = [record.seconds for record in maker.run(range(shards), config.launch.pipeline_depth)]
+        cosine = gradient_cosine(run, compiled.synthesizer)
     timing = harness.percentiles(seconds[1:], seconds[0])
     return {
         "variant": name,
+        "gradient_cosine": cosine,
         "images_per_s": timing.rate(config.synthesis.shard_size),
         "seconds": seconds,
         "peak_rss_bytes": harness.peak_rss_bytes(),
         **_quality(run, out, config),
     }
+
+
+def gradient_cosine(run: Synthesizer, compiled: Synthesizer) -> float | None:
+    """Mean cosine of a variant's energy gradient to the eager float32 one through full decoder and full view.
+
+    Both see the same denoised latents, from the middle of an eager run, and the same crops.
+    """
+    guidance, sampler = run.config.guidance, run.sampler
+    if not guidance.enabled:
+        return None
+    latents, labels = real_inputs(run, "energy_gradient")[:2]
+    boxes = sampler.boxes(range(len(latents)), 0).to(latents.device)
+    size = run.teacher.config.image_size
+    exact = EagerGradientEngine(LatentClassifier(run.decoder, run.teacher, size), energy_of(guidance))
+    gradients = [engine.run(latents, labels, boxes)[1] for engine in (exact, compiled.engines.energy_gradient)]
+    return float(torch.nn.functional.cosine_similarity(*(g.flatten(1) for g in gradients)).mean())
 
 
 def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
@@ -223,6 +244,7 @@ COLUMNS = (
     "final_energy_std",
     "free_energy_mean",
     "agreement",
+    "gradient_cosine",
     "difference_to_through_unet",
     "difference_to_denoised",
     "peak_rss_bytes",

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from prism_kernels import view_matrices
 
 from prism_fast.guidance.objectives import objective_of
-from prism_fast.guidance.view import apply_view, view_matrices
+from prism_fast.guidance.view import apply_view, view_boxes
 from prism_fast.models.text import TextHidden, tokenize
 from prism_fast.sampling.noise import initial_latents, view_draws
 from prism_fast.synthesis.sampler import Row, Synthesizer
@@ -108,7 +109,8 @@ class NaiveGuided:
         guidance, teacher = self.run.config.guidance, self.run.teacher
         size = (self.run.config.sampling.height, self.run.config.sampling.width)
         draws = view_draws(self.run.config.seed, indices, i)
-        views = view_matrices(draws, guidance.view_scale, guidance.view_flip, size, teacher.config.image_size)
+        boxes = view_boxes(draws, guidance.view_scale, guidance.view_flip, size)
+        views = view_matrices(boxes, size, teacher.config.image_size)
         logits = teacher.net(teacher.normalise(apply_view(images, *views)))
         form = objective_of(guidance)
         own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)

@@ -3,6 +3,7 @@
     python benchmarks/random_models.py sd15 OUT                # full width, 860 M parameters in the UNet
     python benchmarks/random_models.py sdxl OUT --divide 8     # an eighth of the channels, the same blocks
 
+Beside the model lie ``teacher``, a ResNet-50 of 1,000 classes, and ``light_decoder``, TAESD's architecture.
 Speed and memory do not depend on what the weights are. Sizes are those of the published configurations (Rombach et al.
 2022; Podell et al. 2023). The tokenizer knows single bytes only: it splits any text, into more tokens than CLIP's.
 """
@@ -14,10 +15,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from prism_fast.models.classifier import ClassifierConfig, save_classifier
 
 SD15_UNET: dict[str, Any] = {
     "sample_size": 64,
@@ -72,6 +76,17 @@ def _vae(folder: Path, divide: int, scaling: float) -> None:
     ).half().save_pretrained(folder)
 
 
+def _light_decoder(folder: Path, divide: int) -> None:
+    widths = (max(8, 64 // divide),) * 4
+    AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths).half().save_pretrained(folder)
+
+
+def _teacher(folder: Path) -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    config = ClassifierConfig(architecture="resnet50", num_classes=1000, image_size=224, mean=mean, std=std)
+    save_classifier(timm.create_model("resnet50"), config, folder, torch.float16)
+
+
 def _index(out: Path, name: str, second: bool) -> None:
     encoders = {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     if second:
@@ -108,6 +123,8 @@ def write_model(kind: str, out: Path, divide: int = 1) -> Path:
         _tokenizer(out / "tokenizer_2")
     schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     DDIMScheduler(**schedule, clip_sample=False, timestep_spacing="trailing").save_pretrained(out / "scheduler")
+    _light_decoder(out / "light_decoder", divide)
+    _teacher(out / "teacher")
     _index(out, "StableDiffusionXLPipeline" if second else "StableDiffusionPipeline", second)
     return out
 

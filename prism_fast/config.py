@@ -17,7 +17,7 @@ from prism_fast.labels.space import BUNDLED
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
 BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient", "teacher"]
-SolverName = Literal["ddim", "dpmpp_2m", "euler"]
+SolverName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
 
 
 class _Document(BaseModel):
@@ -106,6 +106,7 @@ class EnginesConfig(_Document):
     backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
     attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
+    fused_norms: bool = Field(False, description="eager only: group norm and SiLU of the decoder in one operator")
     parts: tuple[EnginePart, ...] = Field(
         ("text_encoder", "unet", "decoder", "energy_gradient", "teacher"),
         min_length=1,
@@ -176,6 +177,8 @@ class RunConfig(_Document):
 
     @model_validator(mode="after")
     def _differentiable(self) -> RunConfig:
+        if self.engines.fused_norms and self.engines.backend != "eager":
+            raise ValueError("engines.fused_norms is for engines.backend eager; compiled engines fuse by themselves")
         if not self.guidance.enabled or self.guidance.mode == "denoised":
             return self
         if self.engines.backend != "eager":

@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+import torch
 from prism_engines.backends import backend as backend_named
 from prism_engines.base import Engine
 from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.record import EngineRecord
 from prism_engines.spec import Precision
 from prism_engines.store import Store, default_store
+from prism_kernels import view_matrices
 
 from prism_fast.compile.build import Builder, precision_of
 from prism_fast.compile.parts import Parts
@@ -28,6 +32,36 @@ class Compiled:
 
     synthesizer: Synthesizer
     digests: dict[str, str]
+
+
+class FromBoxes:
+    """A compiled energy gradient, which takes views as matrices, as the sampler calls it: with boxes (n, 5)."""
+
+    def __init__(self, engine: Engine, run: Synthesizer) -> None:
+        self.engine, self.name = engine, engine.name
+        self.size_in, self.size_out = run.sampler.image_size, run.view_size
+
+    def open(self) -> Self:
+        """Open the engine."""
+        self.engine.open()
+        return self
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Energy, gradient and logits of ``(latents, labels, boxes)``."""
+        latents, labels, boxes = inputs
+        return self.engine.run(latents, labels, *view_matrices(boxes, self.size_in, self.size_out))
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _fastest(records: list[EngineRecord]) -> EngineRecord:
@@ -106,5 +140,7 @@ def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log,
         opened = dict(zip(chosen, pool.map(lambda record: _open(builder.store, record), chosen.values()), strict=True))
     for part, record in chosen.items():
         log(f"{part}: {record.key.backend} {record.key.precision}, engine {record.digest[:12]}")
+    if "energy_gradient" in opened:
+        opened["energy_gradient"] = FromBoxes(opened["energy_gradient"], synthesizer)
     engines = replace(synthesizer.engines, **opened)
     return Compiled(synthesizer.with_engines(engines), {part: r.digest for part, r in chosen.items()})

@@ -20,10 +20,11 @@ from prism_engines.graph import Graph, graph_hash, weights_hash
 from prism_engines.lowerings import LOWERINGS
 from prism_engines.spec import TORCH_DTYPES, EngineKey, EngineSpec, Precision, TensorSpec, inputs_json
 from prism_engines.vjp import trace_value_and_gradient
+from prism_kernels import view_matrices
 from torch import nn
 
 from prism_fast.errors import InputError
-from prism_fast.guidance.network import ImageClassifier, LatentClassifier, energy_of
+from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier, energy_of
 from prism_fast.models.diffusion import LatentDecoder, LightDecoder
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
@@ -261,12 +262,17 @@ class Parts:
         indices = tuple(range(seed * self.batch, (seed + 1) * self.batch))
         latents = initial_latents(seed, indices, self.latent).to(self.run.device)
         labels = torch.arange(self.batch, device=latents.device) % self.run.teacher.config.num_classes
-        return latents, labels, *self.run.sampler.views(indices, 0, latents.device)
+        return latents, labels, *self.matrices(self.run.sampler.boxes(indices, 0))
+
+    def matrices(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views as the traced gradient takes them."""
+        rows, columns = view_matrices(boxes.to(self.run.device), self.run.sampler.image_size, self.run.view_size)
+        return rows, columns
 
     def _energy_gradient(self) -> Part:
         config, teacher = self.run.config.guidance, self.run.teacher.config
         decoder = self.run.gradient_decoder
-        module = LatentClassifier(decoder, self.run.teacher).eval().requires_grad_(False)
+        module = StaticLatentClassifier(decoder, self.run.teacher).eval().requires_grad_(False)
         energy = energy_of(config)
 
         def trace(precision: Precision, inputs: Inputs) -> nn.Module:

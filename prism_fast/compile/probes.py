@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from prism_kernels import view_matrices
 
 from prism_fast.compile.parts import Inputs
 from prism_fast.models.text import tokenize
 from prism_fast.models.unet_split import DeepUNet
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.sampling.schedule import Step
-from prism_fast.sampling.solvers import make_solver
+from prism_fast.sampling.solvers import DPMSolverPP2M
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 
@@ -28,7 +29,7 @@ def real_inputs(run: Synthesizer, part: str) -> Inputs:
     sampler = run.sampler
     going = sampler.begin(run.batch(rows), run.device)
     z = initial_latents(sampler.seed, going.batch.indices, sampler.latent_shape).to(run.device)
-    solver = make_solver(sampler.sampling.solver, sampler.grid)
+    solver = DPMSolverPP2M(sampler.grid)
     whole = Step(both=True, network="whole", gradient="none")
     last = min(STEPS, len(sampler.grid)) - 1
     for i in range(last):
@@ -43,4 +44,5 @@ def real_inputs(run: Synthesizer, part: str) -> Inputs:
         return (run.decoder(denoised),)
     if part == "decoder":
         return (denoised,)
-    return denoised, going.batch.labels, *sampler.views(going.batch.indices, last, z.device)
+    boxes = sampler.boxes(going.batch.indices, last).to(run.device)
+    return denoised, going.batch.labels, *view_matrices(boxes, sampler.image_size, run.view_size)

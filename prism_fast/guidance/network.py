@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from prism_engines.backends.eager import EagerGradientEngine, EnergyAndCotangent
-from prism_kernels import energy
+from prism_kernels import energy, view
 from torch import nn
 
 from prism_fast.config import GuidanceConfig
@@ -14,7 +14,25 @@ from prism_fast.models.classifier import Classifier
 
 
 class LatentClassifier(nn.Module):
-    """Teacher logits (n, classes) of latents (n, c, h, w) seen through view matrices."""
+    """Teacher logits (n, classes) of latents (n, c, h, w), each seen through its box (n, 5)."""
+
+    def __init__(self, decoder: nn.Module, teacher: Classifier, size: int) -> None:
+        super().__init__()
+        self.decoder, self.net, self.size = decoder, teacher.net, size
+        device = next(teacher.net.parameters()).device
+        mean, std = (torch.tensor(values, device=device) for values in (teacher.config.mean, teacher.config.std))
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, latents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Logits of the decoded, viewed, normalised image; on a GPU view and normalisation are one kernel."""
+        seen = view(self.decoder(latents), boxes, self.size, self.get_buffer("scale"), self.get_buffer("shift"))
+        logits: torch.Tensor = self.net(seen)
+        return logits
+
+
+class StaticLatentClassifier(nn.Module):
+    """The same for tracing: views are given as matrices, so that the graph holds matrix products alone."""
 
     def __init__(self, decoder: nn.Module, teacher: Classifier) -> None:
         super().__init__()
@@ -51,5 +69,6 @@ def energy_of(config: GuidanceConfig) -> EnergyAndCotangent:
 
 
 def energy_gradient_engine(decoder: nn.Module, teacher: Classifier, config: GuidanceConfig) -> EagerGradientEngine:
-    """Eager engine of ``(latents, labels, rows, columns) -> (energy, gradient, logits)``."""
-    return EagerGradientEngine(LatentClassifier(decoder, teacher), energy_of(config))
+    """Eager engine of ``(latents, labels, boxes) -> (energy, gradient, logits)``."""
+    size = config.view_size or teacher.config.image_size
+    return EagerGradientEngine(LatentClassifier(decoder, teacher, size), energy_of(config))

@@ -1,51 +1,34 @@
-"""The teacher's view of an image: random crop, flip and antialiased resize as two matrices a sample.
+"""The teacher's view of an image: random crop, flip and antialiased resize, drawn as a box a sample.
 
-``view(x) = rows @ x @ columnsᵀ`` is linear with fixed shapes, so the whole of decode → view → teacher → energy →
-gradient is one static graph.
+``view(x) = rows @ x @ columnsᵀ`` with the matrices of ``prism_kernels.view_matrices`` is linear with fixed shapes, so
+the whole of decode → view → teacher → energy → gradient is one static graph.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from prism_kernels import view_matrices
 from torch import nn
 
 
-def resize_matrix(start: float, length: float, size_in: int, size_out: int) -> np.ndarray:
-    """Matrix (size_out, size_in) that resamples ``[start, start + length)`` by an antialiased triangle filter.
-
-    Equal to bilinear ``interpolate(..., antialias=True)`` when the interval is the whole axis.
-    """
-    step = length / size_out
-    support = max(1.0, step)
-    centres = start + (np.arange(size_out) + 0.5) * step
-    distance = np.abs(np.arange(size_in)[None, :] + 0.5 - centres[:, None]) / support
-    weights = np.clip(1 - distance, 0, None)
-    return np.asarray(weights / weights.sum(1, keepdims=True), dtype=np.float32)
-
-
-def view_matrices(
-    draws: np.ndarray, area: tuple[float, float], flip: bool, size_in: tuple[int, int], size_out: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices of each sample's random view.
+def view_boxes(draws: np.ndarray, area: tuple[float, float], flip: bool, size: tuple[int, int]) -> torch.Tensor:
+    """Box of each sample's random view: top, height, left, width in pixels, flip.
 
     Args:
         draws: uniform numbers (n, 4) in [0, 1): area, top, left, flip.
         area: range of the crop's share of the image.
         flip: mirror half of the views.
-        size_in: height and width of the image.
-        size_out: height and width of the view.
+        size: height and width of the image.
 
-    Shapes: returns rows (n, 1, size_out, height) and columns (n, 1, size_out, width).
+    Shapes: returns (n, 5), float32.
     """
-    rows, columns = [], []
-    for share, top, left, mirror in draws:
-        side = float(np.sqrt(area[0] + share * (area[1] - area[0])))
-        height, width = size_in
-        rows.append(resize_matrix(top * (1 - side) * height, side * height, height, size_out))
-        column = resize_matrix(left * (1 - side) * width, side * width, width, size_out)
-        columns.append(column[::-1].copy() if flip and mirror >= 0.5 else column)
-    return torch.from_numpy(np.stack(rows)).unsqueeze(1), torch.from_numpy(np.stack(columns)).unsqueeze(1)
+    share, top, left, mirror = draws.T
+    side = np.sqrt(area[0] + share * (area[1] - area[0]))
+    height, width = size
+    flipped = (mirror >= 0.5) & flip
+    boxes = [top * (1 - side) * height, side * height, left * (1 - side) * width, side * width, flipped]
+    return torch.from_numpy(np.stack(boxes, 1).astype(np.float32))
 
 
 def apply_view(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -61,8 +44,10 @@ class WholeView(nn.Module):
 
     def __init__(self, size_in: tuple[int, int], size_out: int) -> None:
         super().__init__()
-        for name, side in zip(("rows", "columns"), size_in, strict=True):
-            self.register_buffer(name, torch.from_numpy(resize_matrix(0.0, side, side, size_out)), persistent=False)
+        height, width = size_in
+        box = torch.tensor([[0.0, height, 0.0, width, 0.0]])
+        for name, matrix in zip(("rows", "columns"), view_matrices(box, size_in, size_out), strict=True):
+            self.register_buffer(name, matrix[0, 0], persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The resized images."""

@@ -17,7 +17,8 @@ from prism_fast.minis.autoencoder import LATENT_CHANNELS, LATENT_NOISE, reconstr
 from prism_fast.minis.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
 
-BATCH = 64
+#: Noised copies of each latent, decoded once: the full decoder costs more than a training step of the light one.
+BATCH, COPIES = 32, 6
 
 
 class _Decoder(nn.Module):
@@ -52,13 +53,14 @@ def train_light_decoder(
     vae = make_light_decoder()
     student, teacher = _Decoder(vae).train(), full.decoder.eval()
     scale = float(full.config.scaling_factor)
+    noised = latents.repeat(COPIES, 1, 1, 1)
+    noised += 4 * LATENT_NOISE * torch.rand(len(noised), 1, 1, 1) * torch.randn_like(noised)
+    with torch.no_grad():
+        targets = torch.cat([teacher(part / scale).half() for part in noised.split(128)])
 
     def step(progress: float) -> torch.Tensor:
-        z = latents[torch.randint(len(latents), (BATCH,))]
-        z = z + 4 * LATENT_NOISE * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(z)
-        with torch.no_grad():
-            target = teacher(z / scale)
-        return reconstruction_loss(student(z), target)
+        rows = torch.randint(len(noised), (BATCH,))
+        return reconstruction_loss(student(noised[rows]), targets[rows].float())
 
     averaged = Trainer(student, step, 3e-3, work / "light_decoder.pt", ema=0.99, log=log).run(budget)
     vae.decoder.load_state_dict(averaged.get_submodule("decoder").state_dict())

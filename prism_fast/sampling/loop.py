@@ -22,11 +22,11 @@ from prism_engines.base import Engine
 from prism_kernels import guided_combine, guided_step
 
 from prism_fast.config import GuidanceConfig, SamplingConfig
-from prism_fast.guidance.view import view_matrices
+from prism_fast.guidance.view import view_boxes
 from prism_fast.sampling.grid import Grid
 from prism_fast.sampling.noise import initial_latents, view_draws
 from prism_fast.sampling.schedule import Step, guided_steps, make_schedule
-from prism_fast.sampling.solvers import make_solver
+from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Engines:
 
     ``text_encoder``: (tokens, mask) to hidden states, SDXL has a second one; ``unet``: (z, t, text) to prediction, of
     which ``unet_deep`` also gives its deep feature and ``unet_shallow`` takes it; ``decoder``: latents to images in
-    [0, 1]; ``energy_gradient``: (latents, labels, rows, columns) to energy, gradient and logits; ``teacher``: images in
+    [0, 1]; ``energy_gradient``: (latents, labels, boxes) to energy, gradient and logits; ``teacher``: images in
     [0, 1] to logits.
     """
 
@@ -87,7 +87,7 @@ class _Run:
     both: tuple[torch.Tensor, ...]
     conditional: tuple[torch.Tensor, ...]
     timesteps: torch.Tensor
-    views: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    boxes: dict[int, torch.Tensor]
     correction_rms: torch.Tensor
     feature: torch.Tensor | None = None
 
@@ -105,24 +105,24 @@ class GuidedSampler:
         sampling: SamplingConfig,
         guidance: GuidanceConfig,
         image_size: tuple[int, int],
-        view_size: int,
     ) -> None:
         self.engines, self.grid, self.prediction_type, self.latent_shape = engines, grid, prediction_type, latent_shape
         self.seed, self.sampling, self.guidance = seed, sampling, guidance
-        self.image_size, self.view_size = image_size, view_size
+        self.image_size = image_size
         self.guided_steps = guided_steps(guidance, len(grid))
         self.schedule = make_schedule(len(grid), sampling, guidance)
 
     def begin(self, batch: Batch, device: torch.device) -> _Run:
         """Everything that the host gives to a batch, on the device."""
         n = len(batch.indices)
-        fresh = (i for i, step in enumerate(self.schedule) if step.gradient == "fresh")
+        fresh = [i for i, step in enumerate(self.schedule) if step.gradient == "fresh"]
+        boxes = [self.boxes(batch.indices, i) for i in fresh]
         return _Run(
             batch=batch,
             both=batch.conditions,
             conditional=tuple(c[n:] for c in batch.conditions),
             timesteps=torch.tensor(self.grid.timesteps, device=device).unsqueeze(1).expand(-1, 2 * n),
-            views={i: self.views(batch.indices, i, device) for i in fresh},
+            boxes=dict(zip(fresh, torch.stack(boxes).to(device), strict=True)) if fresh else {},
             correction_rms=torch.zeros(n, device=device),
         )
 
@@ -156,29 +156,23 @@ class GuidedSampler:
         run.correction_rms = (combined.correction_squares / z[0].numel()).sqrt()
         return combined.denoised
 
-    def views(self, indices: Sequence[int], i: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """This step's random view of each sample."""
-        rows, columns = view_matrices(
-            view_draws(self.seed, indices, i),
-            self.guidance.view_scale,
-            self.guidance.view_flip,
-            self.image_size,
-            self.view_size,
-        )
-        return rows.to(device), columns.to(device)
+    def boxes(self, indices: Sequence[int], i: int) -> torch.Tensor:
+        """This step's random view of each sample, (n, 5), on the CPU."""
+        draws = view_draws(self.seed, indices, i)
+        return view_boxes(draws, self.guidance.view_scale, self.guidance.view_flip, self.image_size)
 
     def _gradient(
         self, run: _Run, z: torch.Tensor, denoised: torch.Tensor, i: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (n,) and its gradient (n, c, h, w) by the denoised latents, or by ``z`` through the UNet."""
-        labels, views = run.batch.labels, run.views[i]
+        labels, boxes = run.batch.labels, run.boxes[i]
         if self.guidance.mode == "denoised":
-            energy, gradient, _ = self.engines.energy_gradient.run(denoised, labels, *views)
+            energy, gradient, _ = self.engines.energy_gradient.run(denoised, labels, boxes)
             return energy, gradient
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
             clean = self.denoise(run, leaf, i, self.schedule[i])
-            energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), labels, *views)
+            energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), labels, boxes)
             (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
         run.correction_rms = run.correction_rms.detach()
         return energy, gradient
@@ -188,7 +182,9 @@ class GuidedSampler:
         """Run every step for one batch."""
         n, guidance = len(batch.indices), self.guidance
         z = initial_latents(self.seed, batch.indices, self.latent_shape).to(device)
-        run, solver = self.begin(batch, device), make_solver(self.sampling.solver, self.grid)
+        run = self.begin(batch, device)
+        noise = CounterNoise(self.seed, torch.tensor(batch.indices, device=device), self.latent_shape)
+        solver = make_solver(self.sampling.solver, self.grid, noise)
         before = torch.full((n,), float("nan"), device=device)
         guided, refused = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
         energy, gradient = before, torch.zeros_like(z)

@@ -22,6 +22,7 @@ from prism_fast.minis.bundle import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, LightDecoder, load_diffusion, load_light_decoder
+from prism_fast.models.fused_norms import fuse_norms
 from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.grid import make_grid
@@ -98,6 +99,11 @@ class Synthesizer:
         )
 
     @property
+    def view_size(self) -> int:
+        """Side of the view that the energy gradient sees."""
+        return self.config.guidance.view_size or self.teacher.config.image_size
+
+    @property
     def gradient_decoder(self) -> LatentDecoder | LightDecoder:
         """What the energy gradient decodes with."""
         return self.light_decoder or self.decoder
@@ -124,6 +130,8 @@ class Synthesizer:
         model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
         if config.engines.attention != "sdpa":  # what diffusers chooses itself
             use_attention(model.unet, config.engines.attention)
+        if config.engines.fused_norms:
+            fuse_norms(model.vae)
         teacher = load_classifier(paths["teacher"])
         teacher.net.to(config.sampling.device)
         classes = len(load_label_space(config.labels).classes)
@@ -151,7 +159,6 @@ class Synthesizer:
             sampling,
             self.config.guidance,
             (sampling.height, sampling.width),
-            self.config.guidance.view_size or self.teacher.config.image_size,
         )
 
     def embed(self, prompts: Sequence[str]) -> Embedding:

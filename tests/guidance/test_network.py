@@ -9,12 +9,17 @@ from typing import get_args
 import pytest
 import torch
 from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
+from prism_kernels import view_matrices
 from torch import Tensor, nn
 
 from prism_fast.config import GuidanceConfig, Objective
-from prism_fast.guidance.network import LatentClassifier, energy_gradient_engine, energy_of
+from prism_fast.guidance.network import (
+    StaticLatentClassifier,
+    energy_gradient_engine,
+    energy_of,
+)
 from prism_fast.guidance.objectives import objective_of
-from prism_fast.guidance.view import view_matrices
+from prism_fast.guidance.view import view_boxes
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion
 from prism_fast.sampling.noise import view_draws
@@ -30,10 +35,20 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     return LatentDecoder(model), load_classifier(str(make_teacher(folder / "teacher")))
 
 
-def _inputs(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _inputs(n: int) -> tuple[Tensor, Tensor, Tensor]:
     z = torch.randn(n, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    rows, columns = view_matrices(view_draws(0, range(n), 2), (0.6, 1.0), True, (16, 16), 32)
-    return z, torch.arange(n) % 3, rows, columns
+    return z, torch.arange(n) % 3, view_boxes(view_draws(0, range(n), 2), (0.6, 1.0), True, (16, 16))
+
+
+def _double(decoder: LatentDecoder, teacher: Classifier, config: GuidanceConfig) -> EagerGradientEngine:
+    """The traced form in float64: the fused view computes in float32."""
+    return EagerGradientEngine(StaticLatentClassifier(decoder, teacher).double(), energy_of(config))
+
+
+def _double_inputs(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z, labels, boxes = _inputs(n)
+    rows, columns = view_matrices(boxes, (16, 16), 32)
+    return z.double(), labels, rows.double(), columns.double()
 
 
 @pytest.mark.parametrize("objective", get_args(Objective))
@@ -44,10 +59,9 @@ def test_the_gradient_is_the_slope_of_the_energy(parts: Parts, objective: Object
     """
     config = GuidanceConfig(objective=objective, temperature=1.3)
     form, (decoder, teacher) = objective_of(config), copy.deepcopy(parts)
-    module = LatentClassifier(decoder, teacher).double()
-    engine = EagerGradientEngine(module, energy_of(config))
-    z, labels, rows, columns = _inputs(3)
-    z, rows, columns = z.double(), rows.double(), columns.double()
+    engine = _double(decoder, teacher, config)
+    module = engine.module
+    z, labels, rows, columns = _double_inputs(3)
 
     def value(x: Tensor) -> Tensor:
         f = module(x, rows, columns)
@@ -70,10 +84,7 @@ def test_the_gradient_is_the_slope_of_the_energy(parts: Parts, objective: Object
 def test_float32_is_near_float64(parts: Parts) -> None:
     config = GuidanceConfig(objective="cross_entropy")
     _, gradient, _ = energy_gradient_engine(*parts, config).run(*_inputs(3))
-    z, labels, rows, columns = _inputs(3)
-    double = energy_gradient_engine(*copy.deepcopy(parts), config)
-    double.module.double()
-    _, exact, _ = double.run(z.double(), labels, rows.double(), columns.double())
+    _, exact, _ = _double(*copy.deepcopy(parts), config).run(*_double_inputs(3))
     error = (gradient - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert gradient.dtype == torch.float32
     assert error.max() < 1e-3
@@ -81,10 +92,10 @@ def test_float32_is_near_float64(parts: Parts) -> None:
 
 def test_samples_do_not_influence_each_other(parts: Parts) -> None:
     engine = energy_gradient_engine(*parts, GuidanceConfig(objective="cross_entropy"))
-    z, labels, rows, columns = _inputs(3)
-    clean = engine.run(z, labels, rows, columns)
+    z, labels, boxes = _inputs(3)
+    clean = engine.run(z, labels, boxes)
     z[1] = float("nan")
-    spoiled = engine.run(z, labels, rows, columns)
+    spoiled = engine.run(z, labels, boxes)
     for before, after in zip(clean, spoiled, strict=True):
         assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert not spoiled[1][1].isfinite().any()
@@ -93,9 +104,9 @@ def test_samples_do_not_influence_each_other(parts: Parts) -> None:
 def test_nothing_is_left_behind(parts: Parts) -> None:
     """No graph, no gradient on the caller's tensors or on the weights, and it works under no_grad."""
     engine = energy_gradient_engine(*parts, GuidanceConfig())
-    z, labels, rows, columns = _inputs(2)
+    z, labels, boxes = _inputs(2)
     with torch.no_grad():
-        outputs = engine.run(z, labels, rows, columns)
+        outputs = engine.run(z, labels, boxes)
     assert not any(out.requires_grad for out in outputs)
     assert z.grad is None
     assert not z.requires_grad

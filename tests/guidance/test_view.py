@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import prism_kernels
 import pytest
 import torch
 import torch.nn.functional as F
 
-from prism_fast.guidance.view import apply_view, resize_matrix, view_matrices
+from prism_fast.guidance.view import WholeView, apply_view, view_boxes
+from tests.resize import resize_matrix
+
+
+def view_matrices(
+    draws: np.ndarray, area: tuple[float, float], flip: bool, size: tuple[int, int], out: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return prism_kernels.view_matrices(view_boxes(draws, area, flip, size), size, out)
 
 
 def _images(n: int, height: int, width: int) -> torch.Tensor:
@@ -89,3 +97,10 @@ def test_views_of_one_sample_do_not_depend_on_the_others() -> None:
     alone = view_matrices(draws[3:4], (0.3, 1.0), True, (16, 16), 9)
     for many, one in zip(together, alone, strict=True):
         assert torch.equal(many[3:4], one)
+
+
+@pytest.mark.parametrize(("size", "out"), [((64, 64), 128), ((20, 33), 17)])
+def test_the_whole_view_is_torchs_resize(size: tuple[int, int], out: int) -> None:
+    images = _images(2, *size)
+    expected = F.interpolate(images.double(), size=(out, out), mode="bilinear", antialias=True, align_corners=False)
+    torch.testing.assert_close(WholeView(size, out)(images).double(), expected, rtol=0, atol=1e-6)

@@ -9,8 +9,8 @@ from prism_kernels import KernelInputError, view, view_adjoint, view_matrices
 from prism_kernels.testing import assert_close
 from torch import Tensor
 
-from prism_fast.guidance.view import resize_matrix
 from tests.kernels.cases import DTYPES, random
+from tests.resize import resize_matrix
 
 # height, width, size of the view: odd, prime, one pixel; more than a tile in each direction; reduction and enlargement.
 SHAPES = [(1, 1, 1), (1, 1, 5), (13, 11, 7), (7, 5, 13), (40, 72, 68), (96, 80, 33)]

@@ -12,7 +12,7 @@ from prism_engines.base import Engine
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prism_fast.config import GuidanceConfig, Objective, RunConfig, load_config
+from prism_fast.config import GuidanceConfig, Objective, RunConfig, SolverName, load_config
 from prism_fast.errors import ConfigError
 from prism_fast.models.text import Embedding
 from prism_fast.sampling.loop import Batch, GuidedSampler, Sampled
@@ -88,7 +88,7 @@ def _bits(sampled: Sampled, i: int) -> tuple[bytes, float]:
 
 
 @pytest.mark.parametrize("mode", ["denoised", "latent"])
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "euler"])
+@pytest.mark.parametrize("solver", get_args(SolverName))
 def test_the_other_samples_of_a_batch_change_nothing(synthesizer: Synthesizer, solver: str, mode: str) -> None:
     sampler = _sampler(synthesizer, sampling={"solver": solver}, mode=mode)
     first = sampler.sample(_batch(synthesizer, [0, 1, 2, 3]), CPU)
@@ -167,8 +167,8 @@ def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, obje
     energies = {}
     for name, sampler in {"guided": guided, "plain": _sampler(synthesizer, scale=0.0, **settings)}.items():
         latents = sampler.sample(batch, CPU).latents
-        views = guided.views(batch.indices, 0, CPU)
-        energies[name], _, _ = guided.engines.energy_gradient.run(latents, batch.labels, *views)
+        boxes = guided.boxes(batch.indices, 0)
+        energies[name], _, _ = guided.engines.energy_gradient.run(latents, batch.labels, boxes)
     gain = energies["plain"] - energies["guided"]
     assert gain.mean() > 0
     assert (gain > 0).float().mean() >= 0.75
@@ -259,8 +259,9 @@ class _Watching(TorchDispatchMode):
 def test_the_loop_never_waits_for_the_device(
     synthesizer: Synthesizer, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The values of labels are looked at on the CPU only, where that costs nothing.
+    # The values of labels and boxes are looked at on the CPU only, where that costs nothing.
     monkeypatch.setattr(import_module("prism_kernels.energy"), "_check_labels", lambda labels, classes: None)
+    monkeypatch.setattr(import_module("prism_kernels.view"), "_check_boxes", lambda op, boxes, height, width: None)
     sampler, batch = _sampler(synthesizer, sampling=sampling, every=2), _batch(synthesizer, [0, 1, 2])
     with _Watching():
         sampler.sample(batch, CPU)

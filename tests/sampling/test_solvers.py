@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prism_fast.config import SolverName
 from prism_fast.sampling.grid import Grid, make_grid
-from prism_fast.sampling.solvers import make_solver
+from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 # diffusers hands tensors to numpy by the old __array__ protocol.
 NUMPY_COPY = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -24,6 +24,8 @@ BETAS: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
 }
+
+NOISE = CounterNoise(0, torch.zeros(1, dtype=torch.int64), (1, 1, 1))  # the solvers here draw none
 
 
 class LinearModel:
@@ -41,7 +43,7 @@ class LinearModel:
 
 
 def _ours(name: SolverName, grid: Grid, prediction: str, model: LinearModel) -> Tensor:
-    solver, x = make_solver(name, grid), model.start
+    solver, x = make_solver(name, grid, NOISE), model.start
     for i, t in enumerate(grid.timesteps):
         alpha, sigma, out = grid.alphas[i], grid.sigmas[i], model(x, t)
         clean = (x - sigma * out) / alpha if prediction == "epsilon" else alpha * x - sigma * out
@@ -150,7 +152,7 @@ def _gaussian_error(name: SolverName, steps: int) -> float:
     x = torch.linspace(-2, 2, 9, dtype=torch.float64).view(9, 1, 1, 1)
     widths = [math.hypot(a * SPREAD, s) for a, s in zip(grid.alphas, grid.sigmas, strict=True)]
     exact = grid.alphas[-1] * MEAN + widths[-1] / widths[0] * (x - grid.alphas[0] * MEAN)
-    solver = make_solver(name, grid)
+    solver = make_solver(name, grid, NOISE)
     for i in range(steps):
         alpha = grid.alphas[i]
         x = solver.step(x, MEAN + alpha * SPREAD**2 / widths[i] ** 2 * (x - alpha * MEAN), i)
@@ -163,14 +165,14 @@ def test_order_of_convergence(name: SolverName, order: int) -> None:
     errors = np.array([_gaussian_error(name, int(n)) for n in counts])
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(order, abs=0.15)
-    assert make_solver(name, _log_snr_grid(2)).order == order
+    assert make_solver(name, _log_snr_grid(2), NOISE).order == order
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmpp_2m"])
 def test_the_last_step_returns_the_clean_latents(name: SolverName) -> None:
     grid = make_grid(_ddim("epsilon", "trailing"), 4)
     assert (grid.alphas[-1], grid.sigmas[-1]) == (1.0, 0.0)
-    solver = make_solver(name, grid)
+    solver = make_solver(name, grid, NOISE)
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     clean = x.flip(0)
     for i in range(3):

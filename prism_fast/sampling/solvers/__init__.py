@@ -6,12 +6,13 @@ from prism_fast.sampling.solvers.base import Solver
 from prism_fast.sampling.solvers.ddim import DDIM
 from prism_fast.sampling.solvers.dpmpp_2m import DPMSolverPP2M
 from prism_fast.sampling.solvers.euler import Euler
+from prism_fast.sampling.solvers.euler_ancestral import CounterNoise, EulerAncestral
 
-__all__ = ["DDIM", "DPMSolverPP2M", "Euler", "Solver", "make_solver"]
+__all__ = ["DDIM", "CounterNoise", "DPMSolverPP2M", "Euler", "EulerAncestral", "Solver", "make_solver"]
+
+_DETERMINISTIC: dict[str, type[Solver]] = {"ddim": DDIM, "dpmpp_2m": DPMSolverPP2M, "euler": Euler}
 
 
-def make_solver(name: SolverName, grid: Grid) -> Solver:
-    """A fresh solver for one batch."""
-    if name == "ddim":
-        return DDIM(grid)
-    return DPMSolverPP2M(grid) if name == "dpmpp_2m" else Euler(grid)
+def make_solver(name: SolverName, grid: Grid, noise: CounterNoise) -> Solver:
+    """A fresh solver for one batch; ``noise`` is drawn by stochastic ones alone."""
+    return EulerAncestral(grid, noise) if name == "euler_ancestral" else _DETERMINISTIC[name](grid)
