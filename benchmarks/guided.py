@@ -39,10 +39,14 @@ from prism_fast.synthesis.worker import ShardMaker
 
 @dataclass(frozen=True)
 class Switch:
-    """One optimisation: what turns it off. What it is turned on to is the configuration's own value."""
+    """One optimisation: what turns it off, and what turns it on where the configuration does not use it.
+
+    A switch that the configuration uses is turned on to the configuration's own value.
+    """
 
     name: str
     off: tuple[str, ...]
+    on: tuple[str, ...] = ()
 
     def differs(self, config: RunConfig) -> bool:
         """Whether the configuration uses it."""
@@ -56,11 +60,11 @@ SWITCHES = (
     Switch("bf16", ("engines.precision=fp32",)),
     Switch("window", ("guidance.window=[0.0,1.0]", "sampling.guidance_interval=[0.0,1.0]")),
     Switch("every", ("guidance.every=1",)),
-    Switch("light_decoder", ("guidance.decoder=full",)),
-    Switch("view_size", ("guidance.view_size=null",)),
+    Switch("light_decoder", ("guidance.decoder=full",), ("guidance.decoder=light",)),
+    Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=96",)),
     Switch("interval", ("sampling.guidance_interval=[0.0,1.0]",)),
     Switch("reuse", ("sampling.reuse_every=1",)),
-    Switch("pipeline", ("launch.pipeline_depth=0",)),
+    Switch("pipeline", ("launch.pipeline_depth=0",), ("launch.pipeline_depth=2",)),
 )
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
 
@@ -83,7 +87,10 @@ class Variant:
 
 
 def variants(config: RunConfig) -> list[Variant]:
-    """Baselines, ours without energy guidance, each switch added in turn, all of them, each removed alone."""
+    """Baselines, ours without energy guidance, each switch added in turn, all of them, each removed alone.
+
+    Last come switches that the configuration leaves off, each added alone.
+    """
     used = [switch for switch in SWITCHES if switch.differs(config)]
     rows = [Variant(name) for name in NAIVE]
     rows.append(Variant("ours_unguided", ("guidance.enabled=false",)))
@@ -92,7 +99,7 @@ def variants(config: RunConfig) -> list[Variant]:
         rows.append(Variant(f"plus_{used[count - 1].name}" if count else "reference", tuple(off)))
     rows.append(Variant("ours"))
     rows += [Variant(f"without_{switch.name}", switch.off) for switch in used]
-    return rows
+    return rows + [Variant(f"with_{s.name}", s.on) for s in SWITCHES if s.on and s not in used]
 
 
 class NaiveShards:

@@ -8,7 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from prism_kernels import LinearUpdate, energy, guided_combine, guided_step, use_backend
+from prism_kernels import (
+    LinearUpdate,
+    counter_noise,
+    energy,
+    group_norm_silu,
+    guided_combine,
+    guided_step,
+    use_backend,
+    view,
+)
 
 from benchmarks import harness
 from benchmarks.options import Options
@@ -31,6 +40,17 @@ def _cases(device: str) -> list[tuple[str, Call, tuple[torch.Tensor, ...]]]:
     def value(logits: torch.Tensor, labels: torch.Tensor) -> Any:
         return energy(logits, labels, -1.0, 1.0, 1.0)
 
+    def seen(images: torch.Tensor, boxes: torch.Tensor) -> Any:
+        return view(images, boxes, 128, scale, scale)
+
+    def norm(x: torch.Tensor, weight: torch.Tensor) -> Any:
+        return group_norm_silu(x, weight, weight, 32)
+
+    def noise(indices: torch.Tensor) -> Any:
+        return counter_noise(1, indices, 3, (4, 64, 64))
+
+    scale = torch.ones(3, device=device)
+    boxes = torch.tensor([[4.0, 56.0, 2.0, 60.0, 1.0]], device=device).expand(16, 5).contiguous()
     classes = [(64, 1000), (16, 21843)]
     return [
         *(
@@ -39,6 +59,9 @@ def _cases(device: str) -> list[tuple[str, Call, tuple[torch.Tensor, ...]]]:
         ),
         ("guided_combine", combine, (latents(16), latents(32))),
         ("guided_step", step, (*(latents(16) for _ in range(4)), torch.rand(16, device=device))),
+        ("view", seen, (torch.rand(16, 3, 64, 64, device=device), boxes)),
+        ("group_norm_silu", norm, (torch.randn(1, 512, 64, 64, device=device), torch.rand(512, device=device))),
+        ("counter_noise", noise, (torch.arange(16, device=device),)),
     ]
 
 

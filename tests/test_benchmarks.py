@@ -1,0 +1,70 @@
+"""What benchmarks are made of: percentiles, tables, pages, and configurations that load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.guided import SWITCHES, load_config_of, variants
+from prism_fast.config import load_config
+
+CONFIGS = sorted((Path(__file__).parents[1] / "benchmarks" / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_loads(path: Path) -> None:
+    assert load_config(str(path)).name == path.stem
+
+
+def test_percentiles_of_rates_turn_around() -> None:
+    timing = harness.percentiles([1.0, 2.0, 4.0], 9.0)
+    rate = timing.rate(8)
+    assert timing.p50 == 2.0
+    assert rate["p50"] == 4.0
+    assert rate["p20"] < rate["p50"] < rate["p80"]
+    assert harness.percentiles([3.0], 9.0).rate(3) == {"p20": 1.0, "p50": 1.0, "p80": 1.0}
+
+
+def test_a_call_is_timed_after_one_that_is_not_counted() -> None:
+    calls: list[int] = []
+    timing = harness.measure(lambda: calls.append(0), 3)
+    assert len(calls) == 4
+    assert timing.repeats == 3
+
+
+def test_sections_of_a_page_are_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    harness.write_section("a", "first", page)
+    harness.write_section("b", "other", page)
+    harness.write_section("a", "second", page)
+    text = page.read_text()
+    assert "first" not in text
+    assert text.index("second") < text.index("other")
+
+
+def test_a_table_looks_into_mappings() -> None:
+    rows = [{"name": "x", "rate": {"p50": 1.23456}}, {"name": "y", "rate": None}]
+    assert harness.as_table(["name", "rate.p50"], rows).splitlines()[2:] == ["| x | 1.23 |", "| y | – |"]
+
+
+def test_each_switch_is_added_in_turn_and_removed_alone() -> None:
+    config = load_config("minis-emoji")
+    names = [v.name for v in variants(config)]
+    used = [s.name for s in SWITCHES if s.differs(config)]
+    assert names[:4] == ["naive_through_unet", "naive_denoised", "diffusers_unguided", "ours_unguided"]
+    assert names[4 : 5 + len(used)] == ["reference", *(f"plus_{name}" for name in used[:-1]), "ours"]
+    assert {f"without_{name}" for name in used} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_every_variant_is_a_valid_configuration_of_its_own() -> None:
+    config = load_config("minis-emoji")
+    made = {v.name: load_config_of(config, v.assignments) for v in variants(config)}
+    assert made["ours"] == config
+    reference = made["reference"]
+    assert (reference.engines.backend, reference.guidance.mode, reference.guidance.every) == ("eager", "latent", 1)
+    assert (reference.sampling.reuse_every, reference.sampling.guidance_interval) == (1, (0.0, 1.0))
+    steps = {(c.sampling.steps, c.sampling.solver, c.sampling.guidance_scale, c.seed) for c in made.values()}
+    assert len(steps) == 1
