@@ -44,7 +44,7 @@ def test_every_picture_is_credited() -> None:
 
 def test_weights_are_half_precision_and_small_enough() -> None:
     files = list(assets().rglob("*.safetensors"))
-    assert len(files) == 4
+    assert len(files) == 5
     assert sum(f.stat().st_size for f in files) <= 60e6
 
 
