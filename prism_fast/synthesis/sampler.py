@@ -30,6 +30,8 @@ from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
 from prism_fast.synthesis.shards import Sample
 
 Row = dict[str, Any]
+#: Embeddings kept: 242 MB at Stable Diffusion 1.5's 77 tokens of 768 numbers; a million prompts would take 242 GB.
+REMEMBERED_PROMPTS = 1024
 
 
 def content_hash(path: Path) -> str:
@@ -162,7 +164,7 @@ class Synthesizer:
         )
 
     def embed(self, prompts: Sequence[str]) -> Embedding:
-        """Each prompt's embedding; a prompt is encoded once."""
+        """Each prompt's embedding; a prompt is encoded once, as long as it is among the latest few thousand."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
         if new:
             made = encode_prompts(new, self._encoders(), self.device)
@@ -171,7 +173,11 @@ class Synthesizer:
                 empty = self._embeddings[""]
                 pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)
                 self._embeddings[""] = Embedding(torch.zeros_like(empty.text), pooled)
-        return Embedding.join([self._embeddings[p] for p in prompts])
+        joined = Embedding.join([self._embeddings[p] for p in prompts])
+        for oldest in list(self._embeddings)[: max(0, len(self._embeddings) - REMEMBERED_PROMPTS)]:
+            if oldest not in prompts:
+                del self._embeddings[oldest]
+        return joined
 
     def _encoders(self) -> list[tuple[Any, Engine]]:
         encoders = [(self.model.tokenizer, self.engines.text_encoder)]

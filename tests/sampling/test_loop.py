@@ -314,3 +314,19 @@ def test_the_other_samples_change_nothing_with_every_saving_on(synthesizer: Synt
 def test_a_window_before_the_interval_is_refused() -> None:
     with pytest.raises(ConfigError, match="begin the window later"):
         load_config("minis-emoji", ("sampling.guidance_interval=[0.5,1.0]", "guidance.window=[0.1,0.8]"))
+
+
+def test_a_prompt_is_encoded_once_and_memory_is_bounded(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Synthesizer(synthesizer.config, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
+    encoder = CountingCalls(run.engines.text_encoder)
+    run.engines = replace(run.engines, text_encoder=encoder)
+    run.embed(["", "a", "b", "a"])
+    run.embed(["", "b", "c"])
+    assert encoder.rows == [3, 1]
+    monkeypatch.setattr("prism_fast.synthesis.sampler.REMEMBERED_PROMPTS", 3)
+    for i in range(20):
+        run.embed(["", f"prompt {i}"])
+    assert len(run._embeddings) <= 4
+    assert encoder.rows[2:] == [1] * 20
