@@ -17,6 +17,7 @@ from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.kernels import kernels
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
+from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
 from prism_fast.cli.synthesize import synthesize
@@ -36,6 +37,7 @@ for _command in (demo, build_engines, configs, prompts, synthesize, verify, dist
 app.command()(kernels)
 app.command()(bench)
 app.command()(tune)
+app.command()(repair)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

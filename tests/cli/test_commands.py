@@ -17,7 +17,18 @@ from tests.cli.conftest import Command
 def test_help_names_every_command(prism: Command) -> None:
     answer = prism("--help")
     assert answer.code == 0
-    for name in ("demo", "configs", "prompts", "synthesize", "verify", "distill", "evaluate", "report", "doctor"):
+    for name in (
+        "demo",
+        "configs",
+        "prompts",
+        "synthesize",
+        "verify",
+        "distill",
+        "evaluate",
+        "report",
+        "doctor",
+        "repair",
+    ):
         assert name in answer.out
 
 

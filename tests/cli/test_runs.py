@@ -1,0 +1,56 @@
+"""``repair``, ``stats`` and ``merge`` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from prism_fast.config import load_config
+from prism_fast.synthesis.worker import synthesize
+from tests.cli.conftest import Command
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; read only."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    synthesize(load_config(str(tiny)), out)
+    return out
+
+
+@pytest.fixture
+def torn(made: Path, tmp_path: Path) -> Path:
+    """A run whose second tar is empty."""
+    run = Path(shutil.copytree(made, tmp_path / "torn"))
+    (run / "shards" / "000001.tar").write_bytes(b"")
+    return run
+
+
+def test_repair_lists_then_deletes(prism: Command, torn: Path) -> None:
+    record = torn / "shards" / "000001.json"
+    listed = "000001.json: 000001.tar differs from its record"
+    dry = prism("repair", torn, "--dry-run")
+    assert dry.code == 0
+    assert dry.out.splitlines() == [
+        listed,
+        "1 files to delete, 4 images in 1 shards to make with 'prism-fast synthesize'",
+    ]
+    assert record.exists()
+    as_json = json.loads(prism("repair", torn, "--dry-run", "--json").out)
+    assert as_json["removals"] == [{"path": str(record), "reason": "000001.tar differs from its record"}]
+    assert (as_json["shards"], as_json["images"], as_json["deleted"]) == (1, 4, False)
+    assert record.exists()
+    assert prism("repair", torn).out.splitlines() == [
+        listed,
+        "1 files deleted, 4 images in 1 shards to make with 'prism-fast synthesize'",
+    ]
+    assert not record.exists()
+    assert json.loads(prism("repair", torn, "--json").out) == {
+        "removals": [],
+        "shards": 1,
+        "images": 4,
+        "deleted": True,
+    }
