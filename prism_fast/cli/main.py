@@ -20,6 +20,7 @@ from prism_fast.cli.prompts import prompts
 from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
+from prism_fast.cli.stats import stats
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
@@ -38,6 +39,7 @@ app.command()(kernels)
 app.command()(bench)
 app.command()(tune)
 app.command()(repair)
+app.command()(stats)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

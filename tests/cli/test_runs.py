@@ -54,3 +54,16 @@ def test_repair_lists_then_deletes(prism: Command, torn: Path) -> None:
         "images": 4,
         "deleted": True,
     }
+
+
+def test_stats_counts_what_the_records_say(prism: Command, made: Path) -> None:
+    answer = prism("stats", made)
+    assert (answer.code, answer.err) == (0, "")
+    lines = dict(line.split("  ", 1) for line in answer.out.splitlines())
+    assert lines["images"].strip() == "10 of 10, 0 quarantined"
+    assert lines["shards"].strip().startswith("3 of 3, ")
+    assert lines["images by class"].strip() == "3 to 4, mean 3.3, 3 classes"
+    found = json.loads(prism("stats", made, "--json").out)
+    assert found["images_by_class"] == {"min": 3, "mean": pytest.approx(10 / 3), "max": 4}
+    assert (found["images"], found["shards_planned"]) == (10, 3)
+    assert f"{found['energy_after_mean']:.2f}" == lines["energy after"].strip()
