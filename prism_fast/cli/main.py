@@ -15,6 +15,7 @@ from prism_fast.cli.doctor import doctor
 from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.kernels import kernels
+from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
 from prism_fast.cli.repair import repair
@@ -40,6 +41,7 @@ app.command()(bench)
 app.command()(tune)
 app.command()(repair)
 app.command()(stats)
+app.command()(merge)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

@@ -49,6 +49,10 @@ class RunDirectory:
         """One row a shard, written when the run is finished."""
         return self.path / "manifest.parquet"
 
+    def exists(self) -> bool:
+        """Whether it is a run's already."""
+        return (self.path / "run.json").exists()
+
     def claim(self, config: RunConfig) -> None:
         """Make the directory this run's, or go on if it already is.
 

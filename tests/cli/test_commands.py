@@ -28,6 +28,8 @@ def test_help_names_every_command(prism: Command) -> None:
         "report",
         "doctor",
         "repair",
+        "stats",
+        "merge",
     ):
         assert name in answer.out
 

@@ -67,3 +67,26 @@ def test_stats_counts_what_the_records_say(prism: Command, made: Path) -> None:
     assert found["images_by_class"] == {"min": 3, "mean": pytest.approx(10 / 3), "max": 4}
     assert (found["images"], found["shards_planned"]) == (10, 3)
     assert f"{found['energy_after_mean']:.2f}" == lines["energy after"].strip()
+
+
+def test_merge_joins_parts_and_refuses_another_run(prism: Command, made: Path, tmp_path: Path) -> None:
+    first, rest, out = (tmp_path / name for name in ("first", "rest", "out"))
+    for run, gone in ((first, ("000001", "000002")), (rest, ("000000",))):
+        shutil.copytree(made, run)
+        for shard in gone:
+            (run / "shards" / f"{shard}.json").unlink()
+    answer = prism("merge", first, "--out", out)
+    assert answer.code == 0, answer.err
+    assert answer.out == f"1 of 3 shards, 4 images in {out} (1 linked, 0 copied)\n"
+    as_json = json.loads(prism("merge", first, rest, "--out", out, "--json").out)
+    wanted = {"shards": 3, "shards_planned": 3, "images": 10, "linked": 2, "copied": 0, "out": str(out)}
+    assert as_json == wanted
+    assert prism("verify", out).code == 0
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text(
+        (made / "run.json").read_text().replace('"run_hash": "', '"run_hash": "0')
+    )
+    refused = prism("merge", first, rest, "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert "choose another --out" in refused.error()
