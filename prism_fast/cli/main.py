@@ -17,6 +17,7 @@ from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.kernels import kernels
 from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
+from prism_fast.cli.plan import plan
 from prism_fast.cli.prompts import prompts
 from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
@@ -39,6 +40,7 @@ for _command in (demo, build_engines, configs, prompts, synthesize, verify, dist
 app.command()(kernels)
 app.command()(bench)
 app.command()(tune)
+app.command()(plan)
 app.command()(repair)
 app.command()(stats)
 app.command()(merge)

@@ -78,6 +78,38 @@ def _missing(path: Path) -> str:
     return next((n for n in ("config.json", "model.safetensors") if not (path / n).exists()), "a file")
 
 
+def outline_classifier(name_or_path: str) -> Classifier:
+    """The same architecture without weights, on the meta device: for counting.
+
+    Raises:
+        DataError: the directory's ``config.json`` is missing or wrong. InputError: neither a directory nor a timm name.
+    """
+    file = Path(name_or_path) / "config.json"
+    if file.parent.is_dir():
+        try:
+            config = ClassifierConfig.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise DataError(f"{file} is not a classifier's: {str(error).splitlines()[0]}") from error
+        with torch.device("meta"):
+            return Classifier(_build(config, name_or_path).eval().requires_grad_(False), config)
+    if not timm.is_model(name_or_path):
+        raise InputError(f"classifier {name_or_path!r} is neither a directory nor a timm model name")
+    with torch.device("meta"):
+        net: nn.Module = timm.create_model(name_or_path, pretrained=False).eval().requires_grad_(False)
+    return Classifier(net, _config_of(name_or_path, net))
+
+
+def _config_of(name: str, net: Any) -> ClassifierConfig:
+    data = timm.data.resolve_model_data_config(net)
+    return ClassifierConfig(
+        architecture=name,
+        num_classes=net.num_classes,
+        image_size=data["input_size"][1],
+        mean=data["mean"],
+        std=data["std"],
+    )
+
+
 def _from_directory(path: Path) -> Classifier:
     try:
         config = ClassifierConfig.model_validate(json.loads((path / "config.json").read_text()))
@@ -116,12 +148,4 @@ def load_classifier(name_or_path: str) -> Classifier:
         raise InputError(
             f"timm could not get pretrained weights of {name_or_path!r}; give a directory instead"
         ) from error
-    data = timm.data.resolve_model_data_config(net)
-    config = ClassifierConfig(
-        architecture=name_or_path,
-        num_classes=net.num_classes,
-        image_size=data["input_size"][1],
-        mean=data["mean"],
-        std=data["std"],
-    )
-    return Classifier(net, config)
+    return Classifier(net, _config_of(name_or_path, net))

@@ -78,8 +78,7 @@ def load_light_decoder(path: Path, model: DiffusionModel, device: str, dtype: to
     Raises:
         DataError: it is not there or unreadable, or its latents or its magnification are others.
     """
-    if not (path / "config.json").is_file():
-        raise DataError(f"light decoder {path} holds no config.json; give an AutoencoderTiny directory")
+    _require_light_decoder(path)
     vae = _load_part(path.parent, path.name, "diffusers", "AutoencoderTiny", dtype)
     found, factor = vae.config.latent_channels, 2 ** (len(vae.config.decoder_block_out_channels) - 1)
     if (found, factor) != (model.latent_channels, model.vae_factor):
@@ -88,6 +87,22 @@ def load_light_decoder(path: Path, model: DiffusionModel, device: str, dtype: to
             f"the model has {model.latent_channels} and {model.vae_factor}"
         )
     return LightDecoder(vae.to(device).eval().requires_grad_(False))
+
+
+def outline_light_decoder(path: Path) -> LightDecoder:
+    """The same without weights, on the meta device.
+
+    Raises:
+        DataError: it is not there or unreadable.
+    """
+    _require_light_decoder(path)
+    vae = _outline_part(path.parent, path.name, "diffusers", "AutoencoderTiny")
+    return LightDecoder(vae.eval().requires_grad_(False))
+
+
+def _require_light_decoder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise DataError(f"light decoder {path} holds no config.json; give an AutoencoderTiny directory")
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -103,14 +118,14 @@ def _read_index(path: Path) -> dict[str, Any]:
     missing = [part for part in _PARTS if part not in index or not (path / part).is_dir()]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_PARTS)}")
-    for part in (*_PARTS, *(_SECOND if _SECOND[0] in index else ())):
+    for part in _names(index):
         entry = index.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
             raise DataError(f"{file}: {part} is {entry!r}; expected [library, class]")
     return index
 
 
-def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torch.dtype) -> Any:
+def _class_of(path: Path, part: str, library: str, class_name: str) -> Any:
     import diffusers
     import transformers
 
@@ -118,8 +133,33 @@ def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torc
     cls = getattr(module, class_name, None) if module else None
     if cls is None:
         raise DataError(f"{path}/model_index.json: {part} is {library}.{class_name}, which is not installed")
+    return cls
+
+
+def _is_network(part: str) -> bool:
+    return part != "scheduler" and not part.startswith("tokenizer")
+
+
+def _outline_part(path: Path, part: str, library: str, class_name: str) -> Any:
+    """A network with its shapes and no weights."""
+    cls = _class_of(path, part, library, class_name)
+    try:
+        if library == "diffusers":
+            config = cls.load_config(path / part, local_files_only=True)
+            with torch.device("meta"):
+                return cls.from_config(config)
+        config = cls.config_class.from_pretrained(path / part, local_files_only=True)
+        with torch.device("meta"):
+            return cls(config)
+    except Exception as error:  # both libraries raise many types for broken files
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path / part} cannot be read: {first}") from error
+
+
+def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torch.dtype) -> Any:
+    cls = _class_of(path, part, library, class_name)
     options: dict[str, Any] = {"local_files_only": True}
-    is_network = part != "scheduler" and not part.startswith("tokenizer")
+    is_network = _is_network(part)
     if is_network:
         options |= {"torch_dtype" if library == "diffusers" else "dtype": dtype, "output_loading_info": True}
     try:
@@ -151,10 +191,34 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
         DataError: a part is missing or unreadable, or UNet and autoencoder disagree about latent channels.
     """
     index = _read_index(path)
-    names = (*_PARTS, *(_SECOND if _SECOND[0] in index else ()))
-    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in names}
+    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in _names(index)}
     for name in parts.keys() & set(_NETWORKS):
         parts[name] = parts[name].to(device).eval().requires_grad_(False)
+    return _assemble(path, index, parts)
+
+
+def outline_diffusion(path: Path) -> DiffusionModel:
+    """The same networks without weights, float32 on the meta device: for counting, at no cost in memory.
+
+    Raises:
+        DataError: as :func:`load_diffusion`; weights need not be there.
+    """
+    index = _read_index(path)
+    parts = {}
+    for name in _names(index):
+        library, class_name = index[name]
+        if _is_network(name):
+            parts[name] = _outline_part(path, name, library, class_name).eval().requires_grad_(False)
+        else:
+            parts[name] = _load_part(path, name, library, class_name, torch.float32)
+    return _assemble(path, index, parts)
+
+
+def _names(index: dict[str, Any]) -> tuple[str, ...]:
+    return (*_PARTS, *(_SECOND if _SECOND[0] in index else ()))
+
+
+def _assemble(path: Path, index: dict[str, Any], parts: dict[str, Any]) -> DiffusionModel:
     unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
     channels = vae.config.latent_channels
     if unet.config.in_channels != channels:
