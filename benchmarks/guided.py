@@ -26,15 +26,15 @@ from benchmarks import harness
 from benchmarks.naive import DiffusersPipeline, NaiveGuided, decode
 from benchmarks.options import Options
 from prism_fast.cli.common import prepare
-from prism_fast.compile.load import Compiled, compile_run
+from prism_fast.compile.load import compile_run
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig, load_config
 from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.synthesis.calibrate import load_or_calibrate
+from prism_fast.synthesis.maker import ShardMaker
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Made, Row, Synthesizer
-from prism_fast.synthesis.worker import ShardMaker
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class NaiveShards:
     """Shards of a baseline: its latents, then everything else in eager torch and the same files."""
 
     def __init__(self, run: Synthesizer, directory: RunDirectory, name: str) -> None:
-        self.run, self.maker = run, ShardMaker(Compiled(run, {}), directory)
+        self.run, self.maker = run, ShardMaker(run, directory)
         guided = NaiveGuided(run, name == "naive_through_unet")
         self.latents = (DiffusersPipeline(run) if name == "diffusers_unguided" else guided).latents
 
@@ -146,7 +146,7 @@ def run_variant(config: RunConfig, name: str, shards: int, store: Path | None, o
     else:
         compiled = compile_run(run, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
-        maker = ShardMaker(compiled, directory)
+        maker = ShardMaker(compiled.synthesizer, directory, compiled.digests)
         seconds = [record.seconds for record in maker.run(range(shards), config.launch.pipeline_depth)]
         cosine = gradient_cosine(run, compiled.synthesizer)
     timing = harness.percentiles(seconds[1:], seconds[0])

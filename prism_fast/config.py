@@ -123,10 +123,21 @@ class SynthesisConfig(_Document):
     quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
 
 
+class SlurmConfig(_Document):
+    """What each worker asks of Slurm; what is null is left to the cluster's defaults."""
+
+    partition: str | None = None
+    time_min: int = Field(240, ge=1, description="after that the worker is requeued")
+
+
 class LaunchConfig(_Document):
     """How a run is carried out; nothing here changes a byte of what it makes."""
 
     pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
+    lease_s: float = Field(60.0, gt=0, description="a worker that is silent for so long has lost its shard")
+    restarts: int = Field(3, ge=0, description="how often a killed worker is started again, by local and ray")
+    cpus_per_worker: int = Field(1, ge=1, description="cores of a worker under ray and slurm; local shares ours evenly")
+    slurm: SlurmConfig = SlurmConfig()
 
 
 class DistillConfig(_Document):
@@ -202,10 +213,13 @@ class RunConfig(_Document):
         return self
 
     def run_hash(self) -> str:
-        """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out."""
+        """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out.
+
+        So is the number of images: sample i is the same in a longer run, and a run can be extended.
+        """
         sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
         data = self.model_dump(mode="json", include=sections)
-        del data["sampling"]["device"]
+        del data["sampling"]["device"], data["synthesis"]["images"]
         data["labels"] = _labels_identity(self.labels)
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

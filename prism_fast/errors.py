@@ -6,12 +6,15 @@
     ├── InputError        2       something the user gave is missing or wrong
     │   ├── ConfigError   2       the configuration document
     │   └── DataError     2       a dataset, shard or model directory
-    └── RunError          1       the work itself failed
+    ├── RunError          1       the work itself failed
+    └── Stopped     128 + n       signal n asked the work to stop
 
 A message says what was given, what was expected and what to do, in one line.
 """
 
 from __future__ import annotations
+
+import signal
 
 
 class PrismError(Exception):
@@ -36,3 +39,14 @@ class DataError(InputError):
 
 class RunError(PrismError):
     """The work failed although its input was right."""
+
+
+class Stopped(PrismError):
+    """A signal asked the work to stop; whoever starts it again goes on."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}; what is finished is kept, the same command goes on")
+        self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[signal.Signals]]:
+        return type(self), (signal.Signals(self.exit_code - 128),)

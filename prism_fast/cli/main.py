@@ -14,6 +14,8 @@ from prism_fast.cli.distill import distill
 from prism_fast.cli.doctor import doctor
 from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
+from prism_fast.cli.export import export
+from prism_fast.cli.extend import extend
 from prism_fast.cli.kernels import kernels
 from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
@@ -26,7 +28,8 @@ from prism_fast.cli.stats import stats
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
-from prism_fast.errors import PrismError
+from prism_fast.cli.watch import watch
+from prism_fast.errors import PrismError, Stopped
 
 app = typer.Typer(
     name="prism-fast",
@@ -41,6 +44,9 @@ app.command()(kernels)
 app.command()(bench)
 app.command()(tune)
 app.command()(plan)
+app.command()(watch)
+app.command()(export)
+app.command()(extend)
 app.command()(repair)
 app.command()(stats)
 app.command()(merge)
@@ -65,7 +71,8 @@ def main() -> None:
         code = _exit_code(error)
         if debug or code is None:
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
+        kind = "" if isinstance(error, Stopped) else "error: "
+        typer.echo(f"{kind}{' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
         sys.exit(code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prism_fast.errors import RunError
 from prism_fast.guidance.margin import class_margins
 from prism_fast.guidance.network import energy_of
+from prism_fast.synthesis.files import create, replace, writing
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 
@@ -48,19 +48,30 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
     return class_margins(energies, labels, quantile)
 
 
+def stored_margins(synthesizer: Synthesizer, path: Path) -> dict[int, float] | None:
+    """Margins stored at ``path``, if they were calibrated with this run's models."""
+    stored = _load(path)
+    return stored.margins if stored and stored.models == synthesizer.hashes else None
+
+
 def load_or_calibrate(synthesizer: Synthesizer, path: Path) -> dict[int, float]:
     """Margins stored at ``path``, else calibrated and stored; either way the same numbers.
 
     Margins of other models are calibrated again: a run directory that holds shards of other models was refused before.
+    Of several workers that calibrate at once, all take the numbers of the first one.
     """
-    stored = _load(path)
-    if stored and stored.models == synthesizer.hashes:
-        return stored.margins
-    margins = Margins(models=synthesizer.hashes, margins=calibrate(synthesizer))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(margins.model_dump_json(indent=1))
-    os.replace(temporary, path)
-    return margins.margins
+    stored = stored_margins(synthesizer, path)
+    if stored is not None:
+        return stored
+    made = Margins(models=synthesizer.hashes, margins=calibrate(synthesizer))
+    data = made.model_dump_json(indent=1).encode()
+    with writing(path):
+        if create(path, data):
+            return made.margins
+        first = stored_margins(synthesizer, path)
+        if first is None:
+            replace(path, data)
+    return made.margins if first is None else first
 
 
 def _load(path: Path) -> Margins | None:

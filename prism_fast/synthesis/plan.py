@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +15,8 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import ConfigError
 from prism_fast.labels.space import LabelSpace, load_label_space
 from prism_fast.prompts.select import plan_row
+from prism_fast.synthesis.faults import reach
+from prism_fast.synthesis.files import staged_name
 
 SCHEMA = pa.schema(
     [
@@ -43,18 +48,45 @@ def build_plan(config: RunConfig, images: int) -> pa.Table:
     return _rows(config, load_label_space(config.labels), 0, images)
 
 
-def write_plan(config: RunConfig, path: Path, chunk: int = 65_536) -> int:
+def write_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> int:
     """Write the whole plan to Parquet in bounded memory; returns the number of rows."""
     space = load_label_space(config.labels)
     total = config.synthesis.images
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = staged_name(path)  # of several workers that write it at once each writes the same rows
     try:
         with pq.ParquetWriter(temporary, SCHEMA) as writer:
             for start in range(0, total, chunk):
                 writer.write_table(_rows(config, space, start, min(start + chunk, total)))
         temporary.replace(path)
+        reach("plan-written")
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         raise
     return total
+
+
+class PlanFile:
+    """A plan on disk, read one row group at a time, so that a million rows never lie in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = pq.ParquetFile(path)
+        groups = self._file.metadata.num_row_groups
+        self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
+        self._latest: tuple[int, pa.Table] | None = None
+
+    def rows(self, start: int, count: int) -> list[dict[str, Any]]:
+        """Rows ``start`` to ``start + count`` - 1, or as many of them as there are."""
+        found: list[dict[str, Any]] = []
+        group = bisect_right(self._ends, start)
+        while len(found) < count and group < len(self._ends):
+            table, first = self._group(group), self._ends[group - 1] if group else 0
+            found += table.slice(start + len(found) - first, count - len(found)).to_pylist()
+            group += 1
+        return found
+
+    def _group(self, group: int) -> pa.Table:
+        if self._latest is None or self._latest[0] != group:
+            self._latest = (group, self._file.read_row_group(group))
+        return self._latest[1]

@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.synthesis.card import dataset_card
+from prism_fast.synthesis.faults import reach
+from prism_fast.synthesis.files import create, replace, sweep
 from prism_fast.synthesis.plan import write_plan
 from prism_fast.synthesis.shards import Record, finished_shards
 
@@ -64,29 +67,39 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-            if facts.exists():
-                self._check_owner(facts, config)
-            else:
-                _write_atomically(
-                    facts,
-                    json.dumps({"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}, indent=1),
-                )
+            document = {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}
+            if facts.exists() or not create(facts, json.dumps(document, indent=1).encode()):
+                self.check_owner(config)
             plan = self.path / "plan.parquet"
             if not plan.exists():
                 write_plan(config, plan)
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
 
-    @staticmethod
-    def _check_owner(facts: Path, config: RunConfig) -> None:
+    def check_owner(self, config: RunConfig) -> None:
+        """Refuse another run's directory.
+
+        Raises:
+            InputError: it belongs to another run, or to a shorter or longer one. DataError: its ``run.json`` is not a
+                run's.
+        """
+        facts = self.path / "run.json"
         try:
-            owner = json.loads(facts.read_text())["run_hash"]
+            data = json.loads(facts.read_text())
+            owner, held = data["run_hash"], data["config"]["synthesis"]["images"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{facts} is not a run's; choose an empty --out") from error
         if owner != config.run_hash():
             raise InputError(
-                f"{facts.parent} belongs to run {owner[:12]}, but this configuration is run {config.run_hash()[:12]}; "
+                f"{self.path} belongs to run {owner[:12]}, but this configuration is run {config.run_hash()[:12]}; "
                 "choose another --out"
+            )
+        if held != (wanted := config.synthesis.images):
+            raise InputError(
+                f"{self.path} is a run of {held} images, but {wanted} are asked for; 'prism-fast extend {self.path} "
+                "--images N' makes it longer, or choose another --out"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -124,10 +137,35 @@ class RunDirectory:
         """Finished shards."""
         return finished_shards(self.shards)
 
+    def done(self) -> set[int]:
+        """Shards that have a record, which is not read."""
+        try:
+            names = os.listdir(self.shards)
+        except FileNotFoundError:
+            return set()
+        return {int(name[:6]) for name in names if len(name) == 11 and name[:6].isdigit() and name.endswith(".json")}
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard has a record."""
+        return (self.shards / f"{shard:06d}.json").exists()
+
+    def missing(self) -> list[int]:
+        """Planned shards without a record."""
+        done = self.done()
+        return [shard for shard in range(self.layout().shards) if shard not in done]
+
+    def images_done(self) -> int:
+        """Planned images of the shards that have a record."""
+        layout = self.layout()
+        return sum(layout.extent(shard)[1] for shard in self.done() if shard < layout.shards)
+
     def clean_temporaries(self) -> None:
-        """Remove what killed attempts left behind."""
-        for leftover in self.shards.glob("*.tmp-*"):
-            leftover.unlink(missing_ok=True)
+        """Remove what dead attempts left behind: what they were writing, and their claims on what is finished."""
+        sweep(self.path)
+        sweep(self.shards)
+        for lease in self.shards.glob("*.lease"):
+            if any((folder / f"{lease.stem}.json").exists() for folder in (self.shards, self.path)):
+                lease.unlink(missing_ok=True)
 
     def finish(self, config: RunConfig) -> None:
         """Write the manifest and the dataset card."""
@@ -135,19 +173,16 @@ class RunDirectory:
             json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"}))
             for _, r in sorted(self.records().items())
         ]
-        temporary = self.manifest.with_suffix(".tmp")
+        table = pa.BufferOutputStream()
         try:
-            pq.write_table(pa.Table.from_pylist(records), temporary)
-            os.replace(temporary, self.manifest)
-            _write_atomically(self.path / "README.md", dataset_card(config, self.records()))
+            pq.write_table(pa.Table.from_pylist(records), table)
+            replace(self.manifest, table.getvalue().to_pybytes())
+            reach("manifest-written")
+            replace(self.path / "README.md", dataset_card(config, list(self.records().values())).encode())
+            reach("card-written")
+            self.clean_temporaries()
         except OSError as error:
             raise RunError(f"cannot write the manifest of {self.path}: {error.strerror or error}") from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def require_free(path: Path, size_bytes: int) -> None:
@@ -160,36 +195,3 @@ def require_free(path: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < size_bytes:
         raise InputError(f"{path} has {free / 1e6:.0f} MB free, the run needs about {size_bytes / 1e6:.0f} MB")
-
-
-def dataset_card(config: RunConfig, records: dict[int, Record]) -> str:
-    """The card of a finished dataset, in the field's usual form."""
-    rows = sum(r.rows for r in records.values())
-    first = next(iter(records.values()))
-    guidance = config.guidance
-    steering = (
-        f"{guidance.objective}, scale {guidance.scale}, steps {guidance.window[0]:.0%}–{guidance.window[1]:.0%}"
-        if guidance.enabled
-        else "none"
-    )
-    models = "\n".join(f"- {name}: SHA-256 `{digest}`" for name, digest in first.models.items())
-    return f"""---
-pretty_name: {config.name}
-task_categories: [image-classification]
-size_categories: [{"n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "n>10K"}]
-tags: [synthetic, knowledge-distillation, webdataset]
----
-# {config.name}
-
-{rows} synthetic images of {first.classes} classes ({config.labels}), made without any real image by prism-fast.
-
-- Run: `{config.run_hash()}`, seed {config.seed}
-- Sampling: {config.sampling.solver}, {config.sampling.steps} steps, guidance scale {config.sampling.guidance_scale}
-- Energy guidance: {steering}
-- Prompts: `{config.prompts.templates[0]}` and {len(config.prompts.templates) - 1} more templates
-- Licences: those of the diffusion model and of the teacher apply; see their directories.
-
-{models}
-
-Each sample: image, `.cls` and `.label` (class), `.logits` (teacher logits, float16), `.json` (prompt, energies).
-"""

@@ -101,6 +101,11 @@ class Synthesizer:
         )
 
     @property
+    def classes(self) -> int:
+        """How many classes the teacher tells apart."""
+        return self.teacher.config.num_classes
+
+    @property
     def view_size(self) -> int:
         """Side of the view that the energy gradient sees."""
         return self.config.guidance.view_size or self.teacher.config.image_size

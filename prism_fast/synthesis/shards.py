@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.errors import DataError, RunError
+from prism_fast.synthesis.faults import reach
+from prism_fast.synthesis.files import new_attempt, staged_name, sync_directory, write_durably
 
 _BLOCK = 512
 
@@ -102,52 +103,49 @@ def tar_bytes(samples: Sequence[Sample], extension: str, quality: int) -> tuple[
     return buffer.getvalue(), "\n".join(lines) + "\n"
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def commit_shard(folder: Path, record: Record, tar: bytes, index: str) -> Path:
     """Publish a shard: tar and index first, the record last.
 
     Raises:
         RunError: the disk refused (full, read-only); nothing is left under a final name without its record.
     """
-    name = f"{record.shard:06d}"
-    attempt = uuid.uuid4().hex[:8]
-    files = [
-        (f"{name}.tar", tar),
-        (f"{name}.idx", index.encode()),
-        (f"{name}.json", record.model_dump_json(indent=1).encode()),
-    ]
-    temporary = [folder / f"{final}.tmp-{attempt}" for final, _ in files]
+    name, attempt = f"{record.shard:06d}", new_attempt()
+    tar_path, index_path, record_path = (folder / f"{name}.{ext}" for ext in ("tar", "idx", "json"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for (final, data), path in zip(files, temporary, strict=True):
-            _write_durably(path, data)
-            if final.endswith(".json"):
-                _sync_directory(folder)
-            os.replace(path, folder / final)
-        _sync_directory(folder)
+        _publish("tar", tar_path, tar, attempt)
+        _publish("index", index_path, index.encode(), attempt)
+        _publish_record(record_path, record.model_dump_json(indent=1).encode(), attempt)
     except OSError as error:
-        for path in temporary:
+        for path in (tar_path, index_path, record_path):
             with suppress(OSError):  # the folder itself may be what is wrong
-                path.unlink()
+                staged_name(path, attempt).unlink(missing_ok=True)
         raise RunError(
             f"cannot write shard {name} in {folder}: {error.strerror or error}; finished shards are kept, "
             "make room or fix permissions and run the same command again"
         ) from error
-    return folder / f"{name}.tar"
+    return tar_path
+
+
+def _publish(kind: str, path: Path, data: bytes, attempt: str) -> None:
+    staged = staged_name(path, attempt)
+    write_durably(staged, data)
+    reach(f"{kind}-written")
+    os.replace(staged, path)
+    reach(f"{kind}-renamed")
+
+
+def _publish_record(path: Path, data: bytes, attempt: str) -> None:
+    """Tar and index are durable under their names before the record gets its own."""
+    staged = staged_name(path, attempt)
+    write_durably(staged, data)
+    reach("record-written")
+    sync_directory(path.parent)
+    reach("before-record")
+    os.replace(staged, path)
+    reach("after-record")
+    sync_directory(path.parent)
+    reach("committed")
 
 
 def make_record(

@@ -1,31 +1,38 @@
-"""Make every shard that has no record yet."""
+"""One worker of a run: makes the shards that have no record and that nobody else is making."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
-from prism_fast.errors import InputError
-from prism_fast.sampling.loop import Sampled
-from prism_fast.synthesis.calibrate import load_or_calibrate
-from prism_fast.synthesis.pipeline import pipelined
+from prism_fast.errors import DataError, InputError
+from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
+from prism_fast.synthesis.files import create, writing
+from prism_fast.synthesis.leases import POLL_S, Leases
+from prism_fast.synthesis.maker import ShardMaker
+from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.rundir import RunDirectory, require_free
-from prism_fast.synthesis.sampler import Made, Row, Synthesizer
-from prism_fast.synthesis.shards import Record, commit_shard, make_record, tar_bytes
+from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.shards import Record, read_record
+from prism_fast.synthesis.stop import Stop
 
 _LOG = logging.getLogger(__name__)
 #: (images finished, images planned, images a second of this process)
 Progress = Callable[[int, int, float], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a synthesis run made; ``seconds`` and ``images_per_s`` count this call's sampling alone."""
+    """What is in the run now; ``made_now``, ``seconds`` and ``images_per_s`` count this worker's sampling alone."""
 
     images: int
     made_now: int
@@ -34,87 +41,139 @@ class Summary:
     images_per_s: float
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One batch of a shard; ``last`` closes it."""
+class MadeWith(BaseModel):
+    """``engines.json``: the weights and engines that a run was begun with; its first worker decides for all."""
 
-    shard: int
-    rows: Sequence[Row]
-    last: bool
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[str, str]
+    engines: dict[str, str]
 
 
-class ShardMaker:
-    """The stages from plan rows to a committed shard: denoise, decode and label, encode and write."""
+class Worker:
+    """Models and engines, loaded once, on a claimed run directory.
 
-    def __init__(self, compiled: Compiled, directory: RunDirectory) -> None:
-        self.synthesizer, self.digests, self.directory = compiled.synthesizer, compiled.digests, directory
-        self.run_hash = directory.facts()["run_hash"]  # as claimed: the label file may change meanwhile
-        self._made: list[Made] = []
-        self._planned: list[Row] = []
-        self._since = time.monotonic()
+    Args:
+        config: what to make.
+        out: the run's directory.
+        leases: this worker's.
+        store: where compiled engines are kept; the user's own store when not given.
+        log: told which engines are built and used.
+        stop: asks to stop.
 
-    def work(self, shards: Iterable[int]) -> Iterator[_Work]:
-        """The batches of the given shards."""
-        size, plan = self.synthesizer.config.synthesis.shard_size, self.directory.plan()
-        for shard in shards:
-            parts = self.synthesizer.parts(plan.slice(shard * size, size).to_pylist())
-            for number, rows in enumerate(parts, 1):
-                yield _Work(shard, rows, number == len(parts))
+    Raises:
+        InputError: bad models, or a directory of another run. EngineError: a named backend cannot run here.
+    """
 
-    def run(self, shards: Iterable[int], depth: int) -> Iterator[Record]:
-        """Make and commit the given shards, one after the other."""
-        self._since = time.monotonic()
-        done = pipelined(self.work(shards), (self.denoise, self.finish, self.store), depth)
-        return (record for record in done if record is not None)
-
-    def denoise(self, work: _Work) -> tuple[_Work, Sampled]:
-        """First stage."""
-        return work, self.synthesizer.denoise(work.rows)
-
-    def finish(self, item: tuple[_Work, Sampled]) -> tuple[_Work, Made]:
-        """Second stage."""
-        work, sampled = item
-        return work, self.synthesizer.finish(work.rows, sampled)
-
-    def store(self, item: tuple[_Work, Made]) -> Record | None:
-        """Third stage; gives the record of the shard that this batch closes."""
-        work, made = item
-        self._made.append(made)
-        self._planned += work.rows
-        if not work.last:
-            return None
-        whole, planned = Made.join(self._made), self._planned
-        self._made, self._planned = [], []
-        return self._commit(work.shard, whole, planned)
-
-    def _commit(self, shard: int, made: Made, planned: Sequence[Row]) -> Record:
-        config = self.synthesizer.config
-        tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
-        now = time.monotonic()
-        record = make_record(
-            shard,
-            made.samples,
-            tar,
-            run_hash=self.run_hash,
-            models=self.synthesizer.hashes,
-            engines=self.digests,
-            classes=self.synthesizer.teacher.config.num_classes,
-            image_ext=config.synthesis.image_format,
-            first_index=shard * config.synthesis.shard_size,
-            planned=len(planned),
-            quarantined=made.quarantined,
-            seconds=round(now - self._since, 3),
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        leases: Leases,
+        store: Path | None = None,
+        log: Log = _LOG.info,
+        stop: Stop | None = None,
+    ) -> None:
+        self.config, self.leases, self.store, self.log = config, leases, store, log
+        self.stop = stop or Stop()
+        synthesizer = Synthesizer.load(config)
+        self.directory = RunDirectory(out)
+        self.directory.claim(config)
+        self.directory.clean_temporaries()
+        compiled = self._compile(synthesizer)
+        run, margins = compiled.synthesizer, out / "margins.json"
+        run.margins = leases.once(
+            "margins", lambda: stored_margins(run, margins), lambda: load_or_calibrate(run, margins)
         )
-        self._since = now
-        commit_shard(self.directory.shards, record, tar, index)
-        return record
+        self.maker = ShardMaker(run, self.directory, compiled.digests, self.stop)
+
+    def _compile(self, synthesizer: Synthesizer) -> Compiled:
+        """On the engines that the run was begun with, which the first worker chooses or builds."""
+        records = self.directory.records().values()
+        for record in records:
+            self._check_models(record.models, synthesizer.hashes)
+        recorded = next((record.engines for record in records), {})
+        path = self.directory.path / "engines.json"
+
+        def found() -> Compiled | None:
+            begun = _begun_with(path)
+            if begun is None:
+                return None
+            self._check_models(begun.models, synthesizer.hashes)
+            return compile_run(synthesizer, begun.engines, self.log, self.store)
+
+        def made() -> Compiled:
+            compiled = compile_run(synthesizer, recorded, self.log, self.store)
+            begun = MadeWith(models=synthesizer.hashes, engines=compiled.digests)
+            with writing(path):
+                first = create(path, begun.model_dump_json(indent=1).encode())
+            return compiled if first else found() or compiled
+
+        return self.leases.once("engines", found, made)
+
+    def _check_models(self, begun: dict[str, str], hashes: dict[str, str]) -> None:
+        if begun != hashes:
+            changed = ", ".join(k for k in hashes if begun.get(k) != hashes[k])
+            raise InputError(f"{self.directory.path} was begun with other weights ({changed}); choose another --out")
+
+    def make_missing(self, place: Place) -> Iterator[Record]:
+        """Records of the shards made here, until every shard has one, whoever made it.
+
+        Raises:
+            Stopped: a signal asked for it. RunError: the disk refused.
+        """
+        while missing := self.directory.missing():
+            made = False
+            for record in self.maker.run(self._taken(place.order(missing)), self.config.launch.pipeline_depth):
+                made = True
+                self.leases.release(lease_name(record.shard))
+                yield record
+            self.stop.check()
+            if not made:  # what is missing is in other workers' hands
+                time.sleep(POLL_S)
+
+    def make(self, shard: int) -> Record | None:
+        """The record of one shard, made here unless there is one; None while it is in another worker's hands."""
+        for record in self.maker.run(self._taken([shard]), 0):
+            self.leases.release(lease_name(shard))
+            return record
+        done = self.directory.has(shard)
+        return read_record(self.directory.shards / f"{shard:06d}.json") if done else None
+
+    def _taken(self, shards: list[int]) -> Iterator[int]:
+        """Those of ``shards`` that are free when their turn comes."""
+        for shard in shards:
+            if self.stop.asked:
+                return
+            if self.leases.take(lease_name(shard)):
+                if self.directory.has(shard):  # finished between the listing and now
+                    self.leases.release(lease_name(shard))
+                else:
+                    yield shard
 
 
-def _check_models(directory: RunDirectory, hashes: dict[str, str]) -> None:
-    for record in directory.records().values():
-        if record.models != hashes:
-            changed = ", ".join(k for k in hashes if record.models.get(k) != hashes[k])
-            raise InputError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
+def lease_name(shard: int) -> str:
+    """The lease of a shard."""
+    return f"{shard:06d}"
+
+
+def _begun_with(path: Path) -> MadeWith | None:
+    try:
+        return MadeWith.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise DataError(f"{path} does not say which engines the run was begun with; delete it and go on") from error
+
+
+def require_room(config: RunConfig, out: Path) -> None:
+    """Refuse to start a run that the disk cannot hold.
+
+    Raises:
+        InputError: it cannot.
+    """
+    pixels = config.sampling.height * config.sampling.width * 3
+    require_free(out, config.synthesis.images * (pixels + 4096))
 
 
 def synthesize(
@@ -122,9 +181,11 @@ def synthesize(
     out: Path,
     progress: Progress | None = None,
     store: Path | None = None,
-    log: Callable[[str], None] = _LOG.info,
+    log: Log = _LOG.info,
+    place: Place | None = None,
+    stop: Stop | None = None,
 ) -> Summary:
-    """Make a whole run, or what is missing of it.
+    """Make a whole run, or what is missing of it, alone or beside other workers on the same directory.
 
     Args:
         config: what to make.
@@ -132,36 +193,35 @@ def synthesize(
         progress: told after every shard.
         store: where compiled engines are kept; the user's own store when not given.
         log: told which engines are built and used.
+        place: which of several workers this is.
+        stop: asks to stop; see :func:`prism_fast.synthesis.stop.stoppable`.
 
     Raises:
         InputError: bad models, or a directory of another run. RunError: the disk refused.
-        EngineError: a named backend cannot run here.
+        EngineError: a named backend cannot run here. Stopped: a signal asked for it.
     """
-    directory = RunDirectory(out)
-    total, size = config.synthesis.images, config.synthesis.shard_size
-    pixels = config.sampling.height * config.sampling.width * 3
-    require_free(out, total * (pixels + 4096))
-    synthesizer = Synthesizer.load(config)
-    directory.claim(config)
-    directory.clean_temporaries()
-    done = directory.records()
-    _check_models(directory, synthesizer.hashes)
-    recorded = next(iter(done.values())).engines if done else {}
-    compiled = compile_run(synthesizer, recorded, log, store)
-    compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
-    rows = sum(r.planned for r in done.values())
+    require_room(config, out)
+    place, stop = place or Place(), stop or Stop()
     made, seconds = 0, 0.0
-    missing = [shard for shard in range(-(-total // size)) if shard not in done]
-    for record in ShardMaker(compiled, directory).run(missing, config.launch.pipeline_depth):
-        made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
-        if progress:
-            progress(rows, total, made / seconds)
-    directory.finish(config)
+    with ExitStack() as stack:
+        leases = stack.enter_context(Leases(out / "shards", str(place), config.launch.lease_s))
+        worker = Worker(config, out, leases, store, log, stop)
+        with stop.patient():
+            for record in worker.make_missing(place):
+                made, seconds = made + record.planned, seconds + record.seconds
+                if progress:
+                    progress(worker.directory.images_done(), config.synthesis.images, made / max(seconds, 1e-9))
+        worker.directory.finish(config)
+    return summarise(worker.directory, made, seconds)
+
+
+def summarise(directory: RunDirectory, made: int, seconds: float) -> Summary:
+    """What is in a finished run, and what was made now."""
     records = directory.records().values()
     return Summary(
-        sum(r.rows for r in records),
-        made,
-        sum(len(r.quarantined) for r in records),
-        seconds,
-        made / seconds if seconds else 0.0,
+        images=sum(r.rows for r in records),
+        made_now=made,
+        quarantined=sum(len(r.quarantined) for r in records),
+        seconds=seconds,
+        images_per_s=made / seconds if seconds else 0.0,
     )

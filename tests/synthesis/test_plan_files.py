@@ -5,6 +5,7 @@ import shutil
 from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from prism_engines.errors import EngineInputError
 from prism_fast.config import RunConfig, load_config
 from prism_fast.data.schema import ShardSet
 from prism_fast.errors import ConfigError, DataError, InputError, RunError
+from prism_fast.sampling.loop import Sampled
 from prism_fast.synthesis import calibrate, plan
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory, require_free
@@ -46,6 +48,31 @@ def test_the_file_holds_the_plan_whatever_the_chunk(config: RunConfig, tmp_path:
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".parquet"] * 4
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 10])
+def test_rows_of_a_shard_are_read_across_row_groups(config: RunConfig, tmp_path: Path, chunk: int) -> None:
+    path = tmp_path / "plan.parquet"
+    plan.write_plan(config, path, chunk)
+    whole, file = plan.build_plan(config, 10).to_pylist(), plan.PlanFile(path)
+    for start in (7, 0, 4, 9, 10, 12):
+        for count in (0, 1, 4, 20):
+            assert file.rows(start, count) == whole[start : start + count]
+
+
+def test_reading_a_shard_reads_its_row_group_only(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.parquet"
+    plan.write_plan(config, path, 2)
+    file = plan.PlanFile(path)
+    read: list[int] = []
+    real = file._file.read_row_group
+    monkeypatch.setattr(file, "_file", SimpleNamespace(read_row_group=lambda g: read.append(g) or real(g)))
+    file.rows(4, 2)
+    file.rows(5, 1)
+    file.rows(5, 2)
+    assert read == [2, 3]
+
+
 def test_a_longer_plan_begins_like_a_shorter_one(config: RunConfig) -> None:
     assert plan.build_plan(config, 10).slice(0, 4).equals(plan.build_plan(config, 4))
 
@@ -58,7 +85,7 @@ def test_a_plan_that_fails_half_way_leaves_nothing(
     def rows(*args: object) -> object:
         calls.append(args)
         if len(calls) == 3:
-            assert [p.name for p in tmp_path.iterdir()] == ["plan.parquet.tmp"]  # not under its own name before
+            assert [p.name.partition("-")[0] for p in tmp_path.iterdir()] == ["plan.parquet.tmp"]  # not its own name
             raise OSError(28, "No space left on device")
         return real(*args)  # type: ignore[arg-type]
 
@@ -163,12 +190,12 @@ def test_margins_need_a_finite_sample(config: RunConfig, tmp_path: Path, monkeyp
 def test_a_shard_that_was_quarantined_as_a_whole(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Synthesizer.make
+    real = Synthesizer.finish
 
-    def make(self: Synthesizer, rows: Sequence[Row]) -> Made:
-        return Made((), tuple(r["index"] for r in rows)) if rows[0]["index"] in lost else real(self, rows)
+    def finish(self: Synthesizer, rows: Sequence[Row], sampled: Sampled) -> Made:
+        return Made((), tuple(r["index"] for r in rows)) if rows[0]["index"] in lost else real(self, rows, sampled)
 
-    monkeypatch.setattr(Synthesizer, "make", make)
+    monkeypatch.setattr(Synthesizer, "finish", finish)
     lost = {4}
     assert synthesize(config, tmp_path / "run").quarantined == 4
     assert verify(tmp_path / "run").problems == ()

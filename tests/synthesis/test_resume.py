@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,10 @@ def test_a_finished_run_is_not_made_again(config: RunConfig, run: Path) -> None:
 def test_only_what_has_no_record_is_made_again(config: RunConfig, run: Path, finished: Path) -> None:
     (run / "shards" / "000001.json").unlink()
     (run / "shards" / "000001.tar").write_bytes(b"torn")
-    (run / "shards" / "000002.tar.tmp-0123abcd").write_bytes(b"left by a killed attempt")
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = f"000002.tar.tmp-{socket.gethostname()}-{killed.pid}-0123abcd"
+    (run / "shards" / left).write_bytes(b"left by a killed attempt")
     seen: list[tuple[int, int]] = []
     summary = synthesize(config, run, lambda done, total, rate: seen.append((done, total)))
     assert summary.made_now == 4
@@ -74,7 +78,7 @@ def test_only_what_has_no_record_is_made_again(config: RunConfig, run: Path, fin
 def test_a_disk_that_fills_up_keeps_what_is_finished(
     config: RunConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real = tmp_path / "run", shards._write_durably
+    out, real = tmp_path / "run", shards.write_durably
 
     def full(path: Path, data: bytes) -> None:
         if path.name.startswith("000001.idx"):
@@ -83,7 +87,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_durably", full)
+        patch.setattr(shards, "write_durably", full)
         with pytest.raises(RunError, match=r"shard 000001 in .*No space left on device; finished shards are kept"):
             synthesize(config, out)
     assert sorted(p.name for p in (out / "shards").iterdir()) == [
@@ -123,8 +127,9 @@ def test_killed_at_any_moment_the_next_call_finishes_the_same_run(small: Path, t
     runs = json.loads(child.stdout.splitlines()[-1])
 
     at_calls = [r for r in runs if Path(r["out"]).name.startswith("call")]
-    # two shards of 3 syncs, 3 names and 2 syncs of the folder; run.json, plan, margins, manifest, card; one survivor
-    assert [r["ends"] for r in at_calls] == [[KILLED]] * 21 + [[0]]
+    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines and margins, the plan's name,
+    # a sync and a name of manifest and card; one survivor
+    assert [r["ends"] for r in at_calls] == [[KILLED]] * 24 + [[0]]
     (stubborn,) = (r for r in runs if Path(r["out"]).name == "stubborn")
     assert stubborn["ends"].count(KILLED) >= 5
     assert any(r["ends"] == [KILLED] for r in runs if Path(r["out"]).name.startswith("time"))

@@ -1,0 +1,83 @@
+"""Workers as a Slurm job array, submitted by submitit, which requeues a worker whose time is over or that is preempted.
+
+submitit handles the signals of its jobs itself; whatever ends a worker, its leases end with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prism_fast.config import RunConfig
+from prism_fast.errors import InputError
+from prism_fast.synthesis.launch.job import Job
+from prism_fast.synthesis.place import Place
+
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One worker, as submitit stores it."""
+
+    config: RunConfig
+    out: Path
+    workers: int
+    store: Path | None
+
+    def __call__(self, number: int) -> int:
+        """Be worker ``number``; gives the images it made."""
+        job = Job(self.config, self.out, self.workers, self.store, Place(number, self.workers))
+        return job.work().made_now
+
+    def checkpoint(self, number: int) -> Any:
+        """What submitit submits again when the worker is interrupted: the same, for nothing is to be carried over."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, number)
+
+
+def launch(job: Job, watch: Callable[[], None], cluster: str | None = None) -> None:
+    """Submit ``job.workers`` workers and wait for them; if this is stopped, they go on.
+
+    Args:
+        job: what to make.
+        watch: called while waiting.
+        cluster: submitit's name of what runs the jobs; found out by itself when not given.
+
+    Raises:
+        InputError: submitit is not installed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError(
+            "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
+        ) from error
+    executor = submitit.AutoExecutor(folder=job.out.absolute() / "slurm", cluster=cluster)
+    executor.update_parameters(**_parameters(job))
+    task = Task(job.config, job.out.absolute(), job.workers, job.store)
+    jobs = executor.map_array(task, range(1, job.workers + 1))
+    job.log(f"submitted {len(jobs)} workers, {jobs[0].job_id} to {jobs[-1].job_id}; messages in {executor.folder}")
+    while not all(one.done() for one in jobs):
+        watch()
+        time.sleep(_POLL_S)
+    watch()
+    for one in jobs:
+        if failure := one.exception():
+            job.log(f"worker {one.job_id}: {str(failure).strip().splitlines()[-1]}")
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    launch, slurm = job.config.launch, job.config.launch.slurm
+    parameters: dict[str, Any] = {
+        "name": f"prism-fast-{job.config.name}",
+        "timeout_min": slurm.time_min,
+        "cpus_per_task": launch.cpus_per_worker,
+        "gpus_per_node": int(job.config.sampling.device.startswith("cuda")),
+        "slurm_array_parallelism": job.workers,
+    }
+    return parameters | ({"slurm_partition": slurm.partition} if slurm.partition else {})

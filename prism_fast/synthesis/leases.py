@@ -1,0 +1,150 @@
+"""Leases: who makes which shard, so that workers of one directory do not repeat each other's work.
+
+A lease is a courtesy and never needed for correctness: a shard's record is its commit, whoever writes it, and two
+workers that make the same shard write the same bytes. A lease that is lost, stolen or read under a wrong clock costs
+work, nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prism_fast.synthesis.faults import reach
+from prism_fast.synthesis.files import create, is_dead, new_attempt, replace
+
+T = TypeVar("T")
+DURATION_S = 60.0
+POLL_S = 0.5
+
+
+class Lease(BaseModel):
+    """``NAME.lease``: who works on NAME, and until when by its own clock if it is not heard of again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    worker: str
+    attempt: str
+    expires: float
+
+
+class Leases:
+    """One worker's leases in a folder, renewed by a heartbeat inside ``with`` and given back at its end.
+
+    Args:
+        folder: where the leases lie, beside the records.
+        worker: what to call the holder.
+        duration_s: a lease that is not renewed for so long is anybody's.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, folder: Path, worker: str = "1/1", duration_s: float = DURATION_S, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.folder, self.worker, self.duration_s, self.clock = folder, worker, duration_s, clock
+        self._held: dict[str, Lease] = {}
+        self._seen: dict[str, tuple[Lease, float]] = {}
+        self._lock, self._closed = threading.Lock(), threading.Event()
+
+    def path(self, name: str) -> Path:
+        """The file of a lease."""
+        return self.folder / f"{name}.lease"
+
+    def take(self, name: str) -> bool:
+        """Whether ``name`` is now this worker's: it was free, or abandoned."""
+        lease = Lease(worker=self.worker, attempt=new_attempt(), expires=self.clock() + self.duration_s)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            taken = create(self.path(name), _data(lease), durable=False) or self._steal(name, lease)
+            reach("lease-taken")
+        except OSError:  # a disk that refuses a lease refuses the record too, and that error says what to do
+            taken = True
+        if taken:
+            with self._lock:
+                self._held[name] = lease
+        return taken
+
+    def _steal(self, name: str, lease: Lease) -> bool:
+        if not self._abandoned(name):
+            return False
+        replace(self.path(name), _data(lease), durable=False)
+        return self._read(name) == lease  # of two thieves usually one; both would do no harm
+
+    def _abandoned(self, name: str) -> bool:
+        """Its process is dead, its time is over, or nothing has been heard for a lease's duration by our own clock.
+
+        The last rule bounds what a holder's clock that is ahead of ours can cost.
+        """
+        lease = self._read(name)
+        if lease is None or is_dead(lease.attempt) or lease.expires < self.clock():
+            return True
+        seen, since = self._seen.get(name, (None, 0.0))
+        if seen != lease:
+            self._seen[name] = (lease, time.monotonic())
+            return False
+        return time.monotonic() - since > self.duration_s
+
+    def _read(self, name: str) -> Lease | None:
+        try:
+            return Lease.model_validate_json(self.path(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _is_ours(self, name: str, lease: Lease) -> bool:
+        found = self._read(name)
+        return found is not None and found.attempt == lease.attempt
+
+    def release(self, name: str) -> None:
+        """Give ``name`` back, unless somebody else has taken it meanwhile."""
+        with self._lock, suppress(OSError):
+            lease = self._held.pop(name, None)
+            if lease and self._is_ours(name, lease):
+                self.path(name).unlink(missing_ok=True)
+        reach("lease-released")
+
+    def renew(self) -> None:
+        """Prolong every lease that is still ours."""
+        with self._lock:
+            for name, lease in self._held.items():
+                if self._is_ours(name, lease):
+                    longer = lease.model_copy(update={"expires": self.clock() + self.duration_s})
+                    with suppress(OSError):
+                        replace(self.path(name), _data(longer), durable=False)
+
+    def once(self, name: str, find: Callable[[], T | None], make: Callable[[], T]) -> T:
+        """What ``find`` gives; if that is None, what ``make`` gives, in one worker while the others wait for it."""
+        while (found := find()) is None:
+            if self.take(name):
+                try:
+                    found = find()
+                    return make() if found is None else found
+                finally:
+                    self.release(name)
+            time.sleep(POLL_S)
+        return found
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self.duration_s / 3):
+            self.renew()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._beat, name="leases", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        for name in list(self._held):
+            self.release(name)
+
+
+def _data(lease: Lease) -> bytes:
+    return lease.model_dump_json().encode()

@@ -1,0 +1,64 @@
+"""A generator of constant tiny images: everything but the networks is the real code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from prism_fast.config import RunConfig
+from prism_fast.synthesis import sampler
+from prism_fast.synthesis.sampler import Made, Row
+from prism_fast.synthesis.shards import Sample
+
+
+def stub_config(folder: Path, images: int = 7, shard_size: int = 2, **sections: Any) -> RunConfig:
+    """A run whose models are never loaded; shards of batches of one."""
+    labels = folder / "labels.yaml"
+    labels.write_text(yaml.safe_dump({"name": "pets", "classes": [{"name": n} for n in ("cat", "dog", "red")]}))
+    return RunConfig.model_validate(
+        {
+            "name": "stub",
+            "labels": str(labels),
+            "models": {"diffusion": "stub", "teacher": "stub"},
+            "prompts": {"templates": ["{content}"]},
+            "sampling": {"batch_size": 1, "height": 8, "width": 8},
+            "guidance": {"enabled": False},
+            "synthesis": {"images": images, "shard_size": shard_size},
+            **sections,
+        }
+    )
+
+
+class Stub:
+    """Stands in for a Synthesizer."""
+
+    classes = 3
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, self.hashes = config, {"diffusion": "d", "teacher": "t"}
+        self.margins: dict[int, float] = {}
+
+    def parts(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        size = self.config.sampling.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def denoise(self, rows: Sequence[Row]) -> None:
+        return None
+
+    def finish(self, rows: Sequence[Row], sampled: None) -> Made:
+        return Made(tuple(self._sample(row) for row in rows), ())
+
+    def _sample(self, row: Row) -> Sample:
+        index, label = row["index"], row["label"]
+        image = torch.full((3, 8, 8), (index + self.config.seed) % 251, dtype=torch.uint8)
+        meta = {"index": index, "label": label, "prompt": row["prompt"], "objective_before": None, "energy_after": 0.5}
+        return Sample(index, image, label, torch.full((3,), float(index % 7)), meta)
+
+
+def use_stub() -> None:
+    """From now on this process loads no networks."""
+    sampler.Synthesizer.load = classmethod(lambda cls, config: Stub(config))  # type: ignore[assignment, method-assign]
