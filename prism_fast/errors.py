@@ -7,7 +7,7 @@
     │   ├── ConfigError   2       the configuration document
     │   └── DataError     2       a dataset, shard or model directory
     ├── RunError          1       the work itself failed
-    └── Stopped     128 + n       signal n asked the work to stop
+    └── StoppedError    128+n     signal n asked the work to stop
 
 A message says what was given, what was expected and what to do, in one line.
 """
@@ -41,12 +41,12 @@ class RunError(PrismError):
     """The work failed although its input was right."""
 
 
-class Stopped(PrismError):
+class StoppedError(PrismError):
     """A signal asked the work to stop; whoever starts it again goes on."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}; what is finished is kept, the same command goes on")
         self.exit_code = 128 + number
 
-    def __reduce__(self) -> tuple[type[Stopped], tuple[signal.Signals]]:
+    def __reduce__(self) -> tuple[type[StoppedError], tuple[signal.Signals]]:
         return type(self), (signal.Signals(self.exit_code - 128),)

@@ -29,7 +29,7 @@ from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
 from prism_fast.cli.watch import watch
-from prism_fast.errors import PrismError, Stopped
+from prism_fast.errors import PrismError, StoppedError
 
 app = typer.Typer(
     name="prism-fast",
@@ -71,7 +71,7 @@ def main() -> None:
         code = _exit_code(error)
         if debug or code is None:
             raise
-        kind = "" if isinstance(error, Stopped) else "error: "
+        kind = "" if isinstance(error, StoppedError) else "error: "
         typer.echo(f"{kind}{' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
         sys.exit(code)
 

@@ -84,7 +84,7 @@ class ShardMaker:
         """Make and commit the given shards, one after the other.
 
         Raises:
-            Stopped: a signal asked for it before a shard was finished.
+            StoppedError: a signal asked for it before a shard was finished.
         """
         self._since = time.monotonic()
         self._made, self._planned = [], []  # of a shard that was abandoned

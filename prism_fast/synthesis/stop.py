@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from prism_fast.errors import Stopped
+from prism_fast.errors import StoppedError
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 SIGNALS = (*_WARNINGS, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -40,16 +40,16 @@ class Stop:
         """Raise if a signal was received.
 
         Raises:
-            Stopped: it was.
+            StoppedError: it was.
         """
         if self.signal is not None:
-            raise Stopped(self.signal)
+            raise StoppedError(self.signal)
 
     def check_batch(self) -> None:
         """Raise if a signal was received that does not wait for the end of a shard.
 
         Raises:
-            Stopped: it was.
+            StoppedError: it was.
         """
         if self.signal not in _WARNINGS:
             self.check()

@@ -120,7 +120,7 @@ class Worker:
         """Records of the shards made here, until every shard has one, whoever made it.
 
         Raises:
-            Stopped: a signal asked for it. RunError: the disk refused.
+            StoppedError: a signal asked for it. RunError: the disk refused.
         """
         while missing := self.directory.missing():
             made = False
@@ -198,7 +198,7 @@ def synthesize(
 
     Raises:
         InputError: bad models, or a directory of another run. RunError: the disk refused.
-        EngineError: a named backend cannot run here. Stopped: a signal asked for it.
+        EngineError: a named backend cannot run here. StoppedError: a signal asked for it.
     """
     require_room(config, out)
     place, stop = place or Place(), stop or Stop()

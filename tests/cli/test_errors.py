@@ -218,8 +218,12 @@ def test_a_disk_too_small_for_the_run(
 def test_a_disk_that_fills_up_during_the_run(
     prism: Command, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = os.fsync
+
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if ".tar.tmp-" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)

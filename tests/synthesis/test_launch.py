@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import InputError, RunError, Stopped
+from prism_fast.errors import InputError, RunError, StoppedError
 from prism_fast.synthesis import leases, worker
 from prism_fast.synthesis.launch import Job, local, slurm, start
 from prism_fast.synthesis.launch.share import cores_of, gpu_of
@@ -125,7 +125,7 @@ def test_a_signal_is_passed_on_and_waited_for(supervised: Supervised, tmp_path: 
         thread.join()
         assert stop.signal == signal.SIGUSR1
         supervised.monkeypatch.setattr(local, "command", lambda *_: [sys.executable, "-c", ""])
-        with pytest.raises(Stopped):  # so it ends, for there are shards missing
+        with pytest.raises(StoppedError):  # so it ends, for there are shards missing
             start("local", Job(supervised.config, supervised.out, log=supervised.said.append, stop=stop))
     assert (tmp_path / "got").read_text() == "10 10 "
 
@@ -183,6 +183,7 @@ def test_what_is_not_installed_says_what_to_install(
         start(name, Job(stubbed, tmp_path / "run"))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit leaves its log files open
 def test_slurm_runs_every_worker(stubbed: RunConfig, tmp_path: Path) -> None:
     """By submitit's executor that runs a job in this process when its result is asked for."""
     pytest.importorskip("submitit")

@@ -127,7 +127,7 @@ def test_killed_at_any_moment_the_next_call_finishes_the_same_run(small: Path, t
     runs = json.loads(child.stdout.splitlines()[-1])
 
     at_calls = [r for r in runs if Path(r["out"]).name.startswith("call")]
-    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines and margins, the plan's name,
+    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines, margins; the plan's name;
     # a sync and a name of manifest and card; one survivor
     assert [r["ends"] for r in at_calls] == [[KILLED]] * 24 + [[0]]
     (stubborn,) = (r for r in runs if Path(r["out"]).name == "stubborn")

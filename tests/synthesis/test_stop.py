@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prism_fast.errors import Stopped
+from prism_fast.errors import StoppedError
 from prism_fast.synthesis import leases, worker
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Row, Synthesizer
@@ -55,7 +55,7 @@ def test_a_signal_stops_between_shards_or_batches(
     config, out = stub_config(tmp_path, launch={"pipeline_depth": depth}), tmp_path / "run"
     begun = signalled_at(monkeypatch, 2, number)
     with (
-        pytest.raises(Stopped, match=f"stopped by {number.name}; what is finished is kept") as caught,
+        pytest.raises(StoppedError, match=f"stopped by {number.name}; what is finished is kept") as caught,
         stoppable() as s,
     ):
         synthesize(config, out, stop=s)
@@ -79,7 +79,7 @@ def test_while_loading_a_signal_strikes_at_once(tmp_path: Path, monkeypatch: pyt
         pytest.fail("went on")
 
     monkeypatch.setattr(Synthesizer, "load", load)
-    with pytest.raises(Stopped), stoppable() as stop:
+    with pytest.raises(StoppedError), stoppable() as stop:
         synthesize(stub_config(tmp_path), tmp_path / "run", stop=stop)
     assert not (tmp_path / "run").exists()
 
@@ -95,5 +95,5 @@ def test_a_second_signal_ends_the_process() -> None:
 
 
 def test_it_survives_pickling() -> None:
-    error = pickle.loads(pickle.dumps(Stopped(signal.SIGHUP)))
-    assert (str(error), error.exit_code) == (str(Stopped(signal.SIGHUP)), 129)
+    error = pickle.loads(pickle.dumps(StoppedError(signal.SIGHUP)))
+    assert (str(error), error.exit_code) == (str(StoppedError(signal.SIGHUP)), 129)

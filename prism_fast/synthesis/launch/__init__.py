@@ -18,7 +18,7 @@ def start(name: str | None, job: Job) -> Summary:
 
     Raises:
         InputError: bad input, or a launcher that is not installed. RunError: shards are missing at the end.
-        Stopped: a signal asked for it.
+        StoppedError: a signal asked for it.
     """
     if name is None:
         return job.work()

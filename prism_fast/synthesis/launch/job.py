@@ -51,7 +51,7 @@ class Job:
 
         Raises:
             InputError: the directory is another run's, or the disk is too small.
-            RunError: shards are missing. Stopped: that is because a signal asked for it.
+            RunError: shards are missing. StoppedError: that is because a signal asked for it.
         """
         directory = RunDirectory(self.out)
         require_room(self.config, self.out)
