@@ -21,8 +21,9 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from prism_fast.config import RunConfig
 from prism_fast.errors import PrismError
-from prism_fast.synthesis import faults, leases, worker
+from prism_fast.synthesis import faults, leases, rundir, worker
 from prism_fast.synthesis.faults import POINTS, VARIABLE
 from prism_fast.synthesis.files import new_attempt
 from prism_fast.synthesis.leases import Lease, Leases
@@ -219,15 +220,19 @@ class Chaos:
         for _ in range(10):
             self._claims_at_once(other)
 
-    def _claims_at_once(self, other: object) -> None:
-        out = self.folder / "run"
-        begin = time.time() + 0.01
+    def _claims_at_once(self, other: RunConfig) -> None:
+        """Both have seen that the directory is nobody's when the first one writes."""
+        out, begin, create = self.folder / "run", time.time() + 0.05, rundir.create
 
-        def claim(config: object) -> Callable[[], object]:
+        def create_together(path: Path, data: bytes) -> bool:
+            while time.time() < begin:
+                pass
+            return create(path, data)
+
+        def claim(config: RunConfig) -> Callable[[], object]:
             def work() -> None:
-                while time.time() < begin:
-                    pass
-                synthesize(config, out)  # type: ignore[arg-type]
+                rundir.create = create_together
+                synthesize(config, out)
 
             return work
 
