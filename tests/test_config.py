@@ -144,7 +144,14 @@ def test_the_hash_covers_what_decides_the_bytes(assignment: str) -> None:
 
 @pytest.mark.parametrize(
     "assignment",
-    ["sampling.device=cuda", "distill.steps=3", "distill.seed=4", "evaluate.neighbours=3", "models.teacher=elsewhere"],
+    [
+        "sampling.device=cuda",
+        "synthesis.images=7",
+        "distill.steps=3",
+        "distill.seed=4",
+        "evaluate.neighbours=3",
+        "models.teacher=elsewhere",
+    ],
 )
 def test_the_hash_leaves_out_what_does_not(assignment: str) -> None:
     assert _hash(assignment) == _hash()

@@ -66,7 +66,10 @@ def _whole(text: str) -> int:
 def _table(made: Plan) -> Table:
     from rich.table import Table
 
-    table = Table("part", "calls", "TFLOP/image", "GB/image", "ms/image", "share", "bound by")
+    table = Table()
+    table.add_column("part", no_wrap=True)
+    for name in ("calls", "TFLOP/image", "GB/image", "ms/image", "share", "bound by"):
+        table.add_column(name, overflow="fold")
     for part in made.parts:
         numbers = (f"{x:.3g}" for x in (part.tflop_per_image, part.gb_moved_per_image, part.ms_per_image))
         table.add_row(part.part, str(part.calls), *numbers, f"{part.share:.0%}", part.limit)

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
 from prism_fast.synthesis.adopt import adopt_shard, link_or_copy
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Record
+from prism_fast.synthesis.stored import stored_config
 from prism_fast.synthesis.verify import Progress, inspect
 
-_COMMON = ("run.json", "plan.parquet", "margins.json")
+_COMMON = ("run.json", "plan.parquet", "engines.json", "margins.json")
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,16 @@ class _Shard:
     record: Record
 
 
+def _check_same_length(one: RunDirectory, other: RunDirectory) -> None:
+    mine, theirs = one.layout().images, other.layout().images
+    if mine != theirs:
+        shorter = one if mine < theirs else other
+        raise InputError(
+            f"{one.path} has {mine} images and {other.path} {theirs}; "
+            f"'prism-fast extend {shorter.path} --images {max(mine, theirs)}' first"
+        )
+
+
 def _check_same_run(runs: Sequence[RunDirectory], out: RunDirectory) -> None:
     first, *others = runs
     wanted = first.layout().run_hash
@@ -43,10 +51,13 @@ def _check_same_run(runs: Sequence[RunDirectory], out: RunDirectory) -> None:
             raise InputError(
                 f"{run.path} is of run {found[:12]}, but {first.path} of run {wanted[:12]}; only parts of one run merge"
             )
+        _check_same_length(first, run)
     if out.exists() and (owner := out.layout().run_hash) != wanted:
         raise InputError(
             f"{out.path} belongs to run {owner[:12]}, but {first.path} is of run {wanted[:12]}; choose another --out"
         )
+    if out.exists():
+        _check_same_length(first, out)
 
 
 def _intact_shards(run: RunDirectory, progress: Progress | None) -> list[_Shard]:
@@ -94,15 +105,6 @@ def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
         raise InputError(f"cannot write to {out.path}: {error.strerror or error}; choose another --out") from error
 
 
-def _config(run: RunDirectory) -> RunConfig:
-    try:
-        return RunConfig.model_validate(run.facts()["config"])
-    except ValidationError as error:
-        raise DataError(
-            f"{run.path / 'run.json'} holds no configuration of this version; make the run again"
-        ) from error
-
-
 def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) -> Merged:
     """Verify runs and give every shard that one of them holds a place in ``out``, by hard link where possible.
 
@@ -120,7 +122,7 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
     """
     target, runs = RunDirectory(out), [RunDirectory(path) for path in paths]
     _check_same_run(runs, target)
-    config, layout = _config(runs[0]), runs[0].layout()
+    config, layout = stored_config(runs[0]), runs[0].layout()
     found = _collect([target, *runs] if target.exists() else runs, progress)
     _claim(target, runs)
     new = [shard for shard in found.values() if shard.home is not target]
