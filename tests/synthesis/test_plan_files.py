@@ -14,6 +14,7 @@ from prism_engines.errors import EngineInputError
 from prism_fast.config import RunConfig, load_config
 from prism_fast.data.schema import ShardSet
 from prism_fast.errors import ConfigError, DataError, InputError, RunError
+from prism_fast.sampling.loop import Sampled
 from prism_fast.synthesis import calibrate, plan
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory, require_free
@@ -163,12 +164,13 @@ def test_margins_need_a_finite_sample(config: RunConfig, tmp_path: Path, monkeyp
 def test_a_shard_that_was_quarantined_as_a_whole(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Synthesizer.make
+    real = Synthesizer.finish
 
-    def make(self: Synthesizer, rows: Sequence[Row]) -> Made:
-        return Made((), tuple(r["index"] for r in rows)) if rows[0]["index"] in lost else real(self, rows)
+    def finish(self: Synthesizer, rows: Sequence[Row], sampled: Sampled) -> Made:
+        whole = any(r["index"] // config.synthesis.shard_size * config.synthesis.shard_size in lost for r in rows)
+        return Made((), tuple(r["index"] for r in rows)) if whole else real(self, rows, sampled)
 
-    monkeypatch.setattr(Synthesizer, "make", make)
+    monkeypatch.setattr(Synthesizer, "finish", finish)
     lost = {4}
     assert synthesize(config, tmp_path / "run").quarantined == 4
     assert verify(tmp_path / "run").problems == ()
