@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 ConfigArg = Annotated[str, typer.Argument(help="Name of a bundled configuration (see 'configs') or a YAML file.")]
+RunArg = Annotated[Path, typer.Argument(help="Run directory.")]
 OutOpt = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change one value: section.key=value. Repeatable.")]
 StoreOpt = Annotated[

@@ -15,10 +15,13 @@ from prism_fast.cli.doctor import doctor
 from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.kernels import kernels
+from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.prompts import prompts
+from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
+from prism_fast.cli.stats import stats
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
@@ -36,6 +39,9 @@ for _command in (demo, build_engines, configs, prompts, synthesize, verify, dist
 app.command()(kernels)
 app.command()(bench)
 app.command()(tune)
+app.command()(repair)
+app.command()(stats)
+app.command()(merge)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

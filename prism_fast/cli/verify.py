@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from prism_fast.cli.common import JsonOpt, echo_json
+from prism_fast.cli.common import JsonOpt, ProgressBars, RunArg, echo_json
 
 
-def verify(run: Annotated[Path, typer.Argument(help="Run directory.")], json_output: JsonOpt = False) -> None:
+def verify(run: RunArg, json_output: JsonOpt = False) -> None:
     """Check that every planned image is there exactly once and every byte is as recorded."""
     from dataclasses import asdict
 
     from prism_fast.synthesis.verify import verify as check
 
-    verdict = check(run)
+    with ProgressBars().phase("verify, MB/s") as progress:
+        verdict = check(run, progress)
     if json_output:
         echo_json(asdict(verdict))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,25 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.synthesis.plan import write_plan
 from prism_fast.synthesis.shards import Record, finished_shards
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whose run it is, and how its plan is cut into shards."""
+
+    run_hash: str
+    images: int
+    shard_size: int
+
+    @property
+    def shards(self) -> int:
+        """Number of planned shards."""
+        return -(-self.images // self.shard_size)
+
+    def extent(self, shard: int) -> tuple[int, int]:
+        """First index of a shard, and how many are planned for it."""
+        first = shard * self.shard_size
+        return first, min(self.shard_size, self.images - first)
 
 
 class RunDirectory:
@@ -28,6 +48,10 @@ class RunDirectory:
     def manifest(self) -> Path:
         """One row a shard, written when the run is finished."""
         return self.path / "manifest.parquet"
+
+    def exists(self) -> bool:
+        """Whether it is a run's already."""
+        return (self.path / "run.json").exists()
 
     def claim(self, config: RunConfig) -> None:
         """Make the directory this run's, or go on if it already is.
@@ -78,6 +102,19 @@ class RunDirectory:
         if not isinstance(data, dict) or not {"run_hash", "config"} <= data.keys():
             raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks run_hash or config")
         return data
+
+    def layout(self) -> Layout:
+        """How ``run.json`` cuts the run into shards.
+
+        Raises:
+            DataError: this is not a run directory.
+        """
+        facts = self.facts()
+        try:
+            sizes = facts["config"]["synthesis"]
+            return Layout(facts["run_hash"], sizes["images"], sizes["shard_size"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks config.synthesis") from error
 
     def plan(self) -> pa.Table:
         """The plan's rows."""

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism_fast.errors import DataError
-from prism_fast.synthesis.rundir import RunDirectory
+from prism_fast.errors import DataError, RunError
+from prism_fast.synthesis.rundir import Layout, RunDirectory
 from prism_fast.synthesis.shards import Record, read_record
+from prism_fast.synthesis.tarscan import Member, scan
+
+_FEWEST_THREADS = 4  # a disk answers several requests at once, however few cores there are
+#: (shards checked, shards planned, MB a second)
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One shard of a run, planned or stray.
+
+    ``problem`` is None when it is intact; ``condemned`` are the files that must go before it can be made (again).
+    """
+
+    name: str
+    record: Record | None = None
+    problem: str | None = None
+    condemned: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,75 +43,105 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_shard(folder: Path, shard: int, first: int, planned: int, record: Record, run_hash: str) -> list[str]:
+def _problem(folder: Path, shard: int, layout: Layout, record: Record) -> str | None:
     name = f"{shard:06d}"
     tar, index = folder / f"{name}.tar", folder / f"{name}.idx"
-    if record.run_hash != run_hash:
-        return [f"shard {name} belongs to run {record.run_hash[:12]}; delete {name}.json and run the synthesis again"]
-    if (record.shard, record.first_index, record.planned) != (shard, first, planned):
-        return [f"{name}.json is the record of shard {record.shard:06d}; delete it and run the synthesis again"]
+    if record.run_hash != layout.run_hash:
+        return f"shard {name} belongs to run {record.run_hash[:12]}; delete {name}.json and run the synthesis again"
+    if (record.shard, record.first_index, record.planned) != (shard, *layout.extent(shard)):
+        return f"{name}.json is the record of shard {record.shard:06d}; delete it and run the synthesis again"
     if not tar.exists() or not index.exists():
-        return [f"shard {name} has a record but no {'index' if tar.exists() else 'tar'}; delete {name}.json, run again"]
-    if tar.stat().st_size != record.size_bytes or _sha256(tar) != record.sha256:
-        return [f"{name}.tar differs from its record; delete {name}.json and run the synthesis again"]
-    return _check_members(tar, index, record)
+        return f"shard {name} has a record but no {'index' if tar.exists() else 'tar'}; delete {name}.json, run again"
+    return _difference(tar, index, record)
 
 
-def _index_of(members: list[tarfile.TarInfo]) -> str:
+def _difference(tar: Path, index: Path, record: Record) -> str | None:
+    differs = f"{tar.name} differs from its record; delete {tar.stem}.json and run the synthesis again"
+    if tar.stat().st_size != record.size_bytes:
+        return differs
+    found = scan(tar)
+    if found.sha256 != record.sha256:
+        return differs
+    if index.read_bytes() != _index_of(found.members).encode():
+        return f"{index.name} does not describe {tar.name}; delete {tar.stem}.json and run the synthesis again"
+    indices = {m.name.partition(".")[0] for m in found.members}
+    planned = range(record.first_index, record.first_index + record.planned)
+    expected = {f"{i:09d}" for i in set(planned) - set(record.quarantined)}
+    return None if indices == expected else f"{tar.name} holds {len(indices)} samples, its record says {len(expected)}"
+
+
+def _index_of(members: tuple[Member, ...]) -> str:
     samples: dict[str, list[str]] = {}
     for m in members:
         key, _, extension = m.name.partition(".")
-        samples.setdefault(key, []).append(f"{extension} {m.offset_data} {m.size} {m.name}")
+        samples.setdefault(key, []).append(f"{extension} {m.offset} {m.size} {m.name}")
     return "\n".join([f"v1.2 {len(samples)}", *map(" ".join, samples.values())]) + "\n"
 
 
-def _check_members(tar: Path, index: Path, record: Record) -> list[str]:
-    with tarfile.open(tar) as archive:
-        members = archive.getmembers()
-    if index.read_bytes() != _index_of(members).encode():
-        return [f"{index.name} does not describe {tar.name}; delete {tar.stem}.json and run the synthesis again"]
-    found = sorted({int(m.name.split(".")[0]) for m in members})
-    expected = sorted(set(range(record.first_index, record.first_index + record.planned)) - set(record.quarantined))
-    return [] if found == expected else [f"{tar.name} holds {len(found)} samples, its record says {len(expected)}"]
+def _inspect_shard(folder: Path, shard: int, layout: Layout) -> Finding:
+    name = f"{shard:06d}"
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return Finding(name, problem=f"shard {name} is missing; run the synthesis again")
+    try:
+        record = read_record(file)
+    except DataError as error:
+        return Finding(name, problem=str(error), condemned=(file,))
+    try:
+        problem = _problem(folder, shard, layout, record)
+    except OSError as error:  # not the shard's fault: whoever may not read it must not condemn it either
+        reason = error.strerror or error
+        raise RunError(f"cannot read shard {name} in {folder}: {reason}; make it readable and try again") from error
+    return Finding(name, record, problem, (file,) if problem else ())
 
 
-def _extra_shards(folder: Path, shards: int) -> list[str]:
+def _strays(folder: Path, shards: int) -> Iterator[Finding]:
     planned = {f"{shard:06d}" for shard in range(shards)}
-    extra = {p.stem for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json")} - planned
-    return [f"shard {name} is not one of the plan's {shards}; delete {name}.*" for name in sorted(extra)]
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json") and p.stem not in planned)
+    for name in sorted({p.stem for p in files}):
+        problem = f"shard {name} is not one of the plan's {shards}; delete {name}.*"
+        yield Finding(name, problem=problem, condemned=tuple(p for p in files if p.stem == name))
 
 
-def verify(path: Path) -> Verdict:
+def inspect(directory: RunDirectory, progress: Progress | None = None) -> Iterator[Finding]:
+    """Read every shard, several at a time; the planned ones in order, then the strays.
+
+    Raises:
+        DataError: not a run directory.
+        RunError: a shard cannot be read.
+    """
+    layout, start, size_bytes = directory.layout(), time.monotonic(), 0
+    pool = ThreadPoolExecutor(max(_FEWEST_THREADS, len(os.sched_getaffinity(0))))
+    try:
+        checks = pool.map(lambda shard: _inspect_shard(directory.shards, shard, layout), range(layout.shards))
+        for done, finding in enumerate(checks, 1):
+            size_bytes += finding.record.size_bytes if finding.record else 0
+            if progress:
+                progress(done, layout.shards, size_bytes / 1e6 / max(time.monotonic() - start, 1e-9))
+            yield finding
+    finally:
+        pool.shutdown(cancel_futures=True)
+    yield from _strays(directory.shards, layout.shards)
+
+
+def verify(path: Path, progress: Progress | None = None) -> Verdict:
     """Read every shard of a run directory and compare it with plan and record.
+
+    Args:
+        path: the run's directory.
+        progress: told after every shard.
 
     Raises:
         DataError: ``path`` is not a run directory.
+        RunError: a shard cannot be read.
     """
     directory = RunDirectory(path)
-    facts = directory.facts()
-    total, size = facts["config"]["synthesis"]["images"], facts["config"]["synthesis"]["shard_size"]
-    problems: list[str] = []
-    rows = quarantined = size_bytes = 0
-    shards = -(-total // size)
-    for shard in range(shards):
-        file = directory.shards / f"{shard:06d}.json"
-        if not file.exists():
-            problems.append(f"shard {shard:06d} is missing; run the synthesis again")
-            continue
-        try:
-            record = read_record(file)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        first = shard * size
-        planned = min(size, total - first)
-        problems += _check_shard(directory.shards, shard, first, planned, record, facts["run_hash"])
-        rows, quarantined = rows + record.rows, quarantined + len(record.quarantined)
-        size_bytes += record.size_bytes
-    problems += _extra_shards(directory.shards, shards)
-    return Verdict(shards, rows, quarantined, size_bytes, tuple(problems))
+    findings = list(inspect(directory, progress))
+    records = [f.record for f in findings if f.record]
+    return Verdict(
+        directory.layout().shards,
+        sum(r.rows for r in records),
+        sum(len(r.quarantined) for r in records),
+        sum(r.size_bytes for r in records),
+        tuple(f.problem for f in findings if f.problem),
+    )

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import DataError, InputError
+from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
 from tests.tiny import make_teacher
@@ -97,12 +98,41 @@ def test_a_shard_beyond_the_plan_is_named(run: Path, name: str) -> None:
     assert verify(run).problems == (f"shard {stem} is not one of the plan's 3; delete {stem}.*",)
 
 
+def test_progress_counts_the_shards_in_order(finished: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    verify(finished, lambda done, total, rate: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_every_tar_is_opened_once(finished: Path) -> None:
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and listening and str(arguments[0]).endswith(".tar"):
+            opened.append(Path(str(arguments[0])).name)
+
+    listening = True
+    sys.addaudithook(watch)  # stays for the life of the process, hence the flag
+    try:
+        assert verify(finished).problems == ()
+    finally:
+        listening = False
+    assert sorted(opened) == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+def test_a_shard_that_cannot_be_read_is_not_called_wrong(run: Path) -> None:
+    (run / "shards" / "000001.idx").unlink()
+    (run / "shards" / "000001.idx").mkdir()  # root may read any file, but nobody reads a directory
+    with pytest.raises(RunError, match=r"cannot read shard 000001 in .*: Is a directory; make it readable"):
+        verify(run)
+
+
 def test_what_a_killed_attempt_left_is_no_problem(run: Path) -> None:
     (run / "shards" / "000003.tar.tmp-0a0a0a0a").write_bytes(b"")
     assert verify(run).problems == ()
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"run_hash": "a"}'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"run_hash": "a"}', '{"run_hash": "a", "config": {}}'])
 def test_what_is_not_a_run_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)
