@@ -127,6 +127,7 @@ class LaunchConfig(_Document):
     """How a run is carried out; nothing here changes a byte of what it makes."""
 
     pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
+    streams: int = Field(1, ge=1, description="batches denoised at once, each on its share of the threads")
 
 
 class DistillConfig(_Document):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.compile.load import Compiled, compile_run
-from prism_fast.config import RunConfig
+from prism_fast.config import LaunchConfig, RunConfig
 from prism_fast.errors import InputError
+from prism_fast.models.device import shared_threads
 from prism_fast.sampling.loop import Sampled
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.pipeline import pipelined
@@ -61,11 +62,14 @@ class ShardMaker:
             for number, rows in enumerate(parts, 1):
                 yield _Work(shard, rows, number == len(parts))
 
-    def run(self, shards: Iterable[int], depth: int) -> Iterator[Record]:
+    def run(self, shards: Iterable[int], launch: LaunchConfig) -> Iterator[Record]:
         """Make and commit the given shards, one after the other."""
         self._since = time.monotonic()
-        done = pipelined(self.work(shards), (self.denoise, self.finish, self.store), depth)
-        return (record for record in done if record is not None)
+        stages = (self.denoise, self.finish, self.store)
+        with shared_threads(launch.streams):
+            for record in pipelined(self.work(shards), stages, launch.pipeline_depth, launch.streams):
+                if record is not None:
+                    yield record
 
     def denoise(self, work: _Work) -> tuple[_Work, Sampled]:
         """First stage."""
@@ -152,7 +156,7 @@ def synthesize(
     rows = sum(r.planned for r in done.values())
     made, seconds = 0, 0.0
     missing = [shard for shard in range(-(-total // size)) if shard not in done]
-    for record in ShardMaker(compiled, directory).run(missing, config.launch.pipeline_depth):
+    for record in ShardMaker(compiled, directory).run(missing, config.launch):
         made, seconds, rows = made + record.planned, seconds + record.seconds, rows + record.planned
         if progress:
             progress(rows, total, made / seconds)
