@@ -66,14 +66,14 @@ SWITCHES = (
     Switch("window", ("guidance.window=[0.0,1.0]", "sampling.guidance_interval=[0.0,1.0]")),
     Switch("every", ("guidance.every=1",)),
     Switch("light_decoder", ("guidance.decoder=full",), ("guidance.decoder=light",)),
-    Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=96",)),
+    Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=112",)),
     Switch("interval", ("sampling.guidance_interval=[0.0,1.0]",)),
     Switch("reuse", ("sampling.reuse_every=1",)),
     Switch("pipeline", ("launch.pipeline_depth=0",), ("launch.pipeline_depth=2",)),
     Switch("streams", ("launch.streams=1",), ("launch.streams=2",)),
 )
-#: Shards of one batch that are timed in each repeat, after one for every stream.
-TIMED = 4
+#: Shards of one batch that are timed in each repeat, after the warm-up: one, or for ours two a stream.
+TIMED = 6
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
 
 
@@ -148,8 +148,9 @@ def _seconds(records: Iterable[Record], warm: int) -> tuple[float, float]:
     return at[warm - 1], at[-1] - at[warm - 1]
 
 
-def run_variant(config: RunConfig, name: str, warm: int, store: Path | None, out: Path) -> harness.Row:
-    """Make the shards of one variant in ``out``; the first ``warm`` are not counted."""
+def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> harness.Row:
+    """Make the shards of one variant in ``out``; those of the warm-up are not counted."""
+    warm = 1 if name in NAIVE else 2 * config.launch.streams
     directory = RunDirectory(out)
     directory.claim(config)
     run = Synthesizer.load(config)
@@ -188,7 +189,7 @@ def gradient_cosine(run: Synthesizer, compiled: Synthesizer) -> float | None:
 
 
 def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
-    samples = read_samples(out)
+    samples = read_samples(out, (1 + TIMED) * config.synthesis.shard_size)  # what all variants make
     images = torch.stack([s.image for s in samples])
     labels = torch.tensor([s.label for s in samples])
     logits = run.teacher.logits(images)
@@ -204,13 +205,13 @@ def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
     }
 
 
-def _spawn(variant: Variant, config: RunConfig, warm: int, store: Path | None, out: Path) -> harness.Row:
+def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -> harness.Row:
     changed = load_config_of(config, variant.assignments)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     document = out / "config.json"
     document.write_text(json.dumps(changed.model_dump(mode="json")))
-    command = [sys.executable, "-m", "benchmarks.guided", variant.name, str(document), str(warm), str(out / "run")]
+    command = [sys.executable, "-m", "benchmarks.guided", variant.name, str(document), str(out / "run")]
     start = time.monotonic()
     done = subprocess.run(
         [*command, *([str(store)] if store else [])],
@@ -231,13 +232,14 @@ def _spawn(variant: Variant, config: RunConfig, warm: int, store: Path | None, o
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     """Every variant's row, on shards of one batch."""
-    warm, size = config.launch.streams, config.sampling.batch_size
-    assignments = [f"synthesis.images={(warm + TIMED) * size}", f"synthesis.shard_size={size}"]
+    size = config.sampling.batch_size
+    most = 2 * max(config.launch.streams, 2) + TIMED
+    assignments = [f"synthesis.images={most * size}", f"synthesis.shard_size={size}"]
     sized = load_config_of(config, [*assignments, f"sampling.device={options.device}"])
     chosen = [v for v in variants(sized) if not options.only or v.name in options.only]
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
         repeats = [
-            [_spawn(v, sized, warm, options.store, Path(scratch) / v.name) for v in chosen]
+            [_spawn(v, sized, options.store, Path(scratch) / v.name) for v in chosen]
             for _ in range(options.repeats)
         ]
         images = {v.name: np.load(Path(scratch) / v.name / "run" / "images.npy").astype(np.float32) for v in chosen}
@@ -284,10 +286,10 @@ COLUMNS = (
 )
 
 
-def _main(name: str, document: str, warm: str, out: str, store: str | None = None) -> None:
+def _main(name: str, document: str, out: str, store: str | None = None) -> None:
     prepare()
     config = load_config(document)
-    print(json.dumps(run_variant(config, name, int(warm), Path(store) if store else None, Path(out))))
+    print(json.dumps(run_variant(config, name, Path(store) if store else None, Path(out))))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class _OpenVinoEngine(PaddedEngine):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": self.streams,
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": HINTS[self.spec.precision],
         }
