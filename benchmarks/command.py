@@ -28,7 +28,10 @@ def run(
     if json_file:
         harness.write_json(json_file, name, config.name, where, rows)
     if page:
-        title = f"## {name} ({config.name})"
+        selected = ", selected rows" if only else ""
+        title = f"## {name} ({config.name}{selected})"
         note = " ".join((module.__doc__ or "").split())
-        harness.write_section(f"{name} {config.name}", f"{title}\n\n{note}\n\n{harness.describe(where)}\n\n{table}")
+        harness.write_section(
+            f"{name} {config.name}{selected}", f"{title}\n\n{note}\n\n{harness.describe(where)}\n\n{table}"
+        )
     return table

@@ -2,17 +2,21 @@
 
 Every variant makes the same plan rows with the same noise, steps, solver and guidance scale, and does the same work:
 prompts to committed shards with images and teacher logits. Each runs in a process of its own, so that its peak memory
-is its own. Final energies are judged by the eager float32 teacher for all of them, and outside of the time.
+is its own. Rates are from the end of a warm-up to the last committed shard. Each repeat runs every variant once, one
+after the other, and ratios are medians of ratios within a repeat: a machine whose speed drifts drifts for all of them.
+Final energies are judged by the eager float32 teacher for all of them, and outside of the time.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +32,14 @@ from benchmarks.options import Options
 from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.probes import real_inputs
-from prism_fast.config import RunConfig, load_config
+from prism_fast.config import LaunchConfig, RunConfig, load_config
 from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.maker import ShardMaker
 from prism_fast.synthesis.reader import read_samples
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Made, Row, Synthesizer
+from prism_fast.synthesis.shards import Record, Sample
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,14 @@ SWITCHES = (
     Switch("window", ("guidance.window=[0.0,1.0]", "sampling.guidance_interval=[0.0,1.0]")),
     Switch("every", ("guidance.every=1",)),
     Switch("light_decoder", ("guidance.decoder=full",), ("guidance.decoder=light",)),
-    Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=96",)),
+    Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=112",)),
     Switch("interval", ("sampling.guidance_interval=[0.0,1.0]",)),
     Switch("reuse", ("sampling.reuse_every=1",)),
     Switch("pipeline", ("launch.pipeline_depth=0",), ("launch.pipeline_depth=2",)),
+    Switch("streams", ("launch.streams=1",), ("launch.streams=2",)),
 )
+#: Shards of one batch that are timed in each repeat, after the warm-up: one, or for ours two a stream.
+TIMED = 6
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
 
 
@@ -110,11 +118,11 @@ class NaiveShards:
         guided = NaiveGuided(run, name == "naive_through_unet")
         self.latents = (DiffusersPipeline(run) if name == "diffusers_unguided" else guided).latents
 
-    def seconds(self, shards: range) -> list[float]:
-        """Seconds of each shard."""
+    def run(self, shards: range) -> Iterator[Record]:
+        """Make and commit the given shards, one after the other."""
         self.maker.denoise = self._denoise  # type: ignore[method-assign]
         self.maker.finish = self._finish  # type: ignore[method-assign]
-        return [record.seconds for record in self.maker.run(shards, 0)]
+        return self.maker.run(shards, LaunchConfig())
 
     def _denoise(self, work: Any) -> Any:
         return work, self.latents(work.rows)
@@ -128,33 +136,38 @@ class NaiveShards:
 
 def label(run: Synthesizer, rows: Sequence[Row], pixels: torch.Tensor) -> Made:
     """Samples of finished images with the eager teacher's logits."""
-    from prism_fast.synthesis.shards import Sample
-
     logits = run.teacher.logits(pixels, len(rows))
     made = (Sample(row["index"], pixels[i], row["label"], logits[i], dict(row)) for i, row in enumerate(rows))
     return Made(tuple(made), ())
 
 
-def run_variant(config: RunConfig, name: str, shards: int, store: Path | None, out: Path) -> harness.Row:
-    """Make the shards of one variant in ``out``; the first one is not counted."""
+def _seconds(records: Iterable[Record], warm: int) -> tuple[float, float]:
+    """Seconds until the first ``warm`` shards are committed, and from there to the last one."""
+    start = time.perf_counter()
+    at = [time.perf_counter() - start for _ in records]
+    return at[warm - 1], at[-1] - at[warm - 1]
+
+
+def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> harness.Row:
+    """Make the shards of one variant in ``out``; those of the warm-up are not counted."""
+    warm = 1 if name in NAIVE else 2 * config.launch.streams
     directory = RunDirectory(out)
     directory.claim(config)
     run = Synthesizer.load(config)
-    cosine = None
+    cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
-        seconds = NaiveShards(run, directory, name).seconds(range(shards))
+        first, timed = _seconds(NaiveShards(run, directory, name).run(shards), warm)
     else:
         compiled = compile_run(run, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
         maker = ShardMaker(compiled.synthesizer, directory, compiled.digests)
-        seconds = [record.seconds for record in maker.run(range(shards), config.launch.pipeline_depth)]
+        first, timed = _seconds(maker.run(shards, config.launch), warm)
         cosine = gradient_cosine(run, compiled.synthesizer)
-    timing = harness.percentiles(seconds[1:], seconds[0])
     return {
         "variant": name,
         "gradient_cosine": cosine,
-        "images_per_s": timing.rate(config.synthesis.shard_size),
-        "seconds": seconds,
+        "first_s": first,
+        "seconds": timed,
         "peak_rss_bytes": harness.peak_rss_bytes(),
         **_quality(run, out, config),
     }
@@ -177,7 +190,7 @@ def gradient_cosine(run: Synthesizer, compiled: Synthesizer) -> float | None:
 
 
 def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
-    samples = read_samples(out)
+    samples = read_samples(out, (1 + TIMED) * config.synthesis.shard_size)  # what all variants make
     images = torch.stack([s.image for s in samples])
     labels = torch.tensor([s.label for s in samples])
     logits = run.teacher.logits(images)
@@ -193,12 +206,13 @@ def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
     }
 
 
-def _spawn(variant: Variant, config: RunConfig, shards: int, store: Path | None, out: Path) -> harness.Row:
+def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -> harness.Row:
     changed = load_config_of(config, variant.assignments)
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     document = out / "config.json"
     document.write_text(json.dumps(changed.model_dump(mode="json")))
-    command = [sys.executable, "-m", "benchmarks.guided", variant.name, str(document), str(shards), str(out / "run")]
+    command = [sys.executable, "-m", "benchmarks.guided", variant.name, str(document), str(out / "run")]
     start = time.monotonic()
     done = subprocess.run(
         [*command, *([str(store)] if store else [])],
@@ -210,7 +224,7 @@ def _spawn(variant: Variant, config: RunConfig, shards: int, store: Path | None,
     if done.returncode:
         raise RuntimeError(f"variant {variant.name} failed with exit code {done.returncode}; its message is above")
     row: harness.Row = json.loads(done.stdout.splitlines()[-1])
-    rate = row["images_per_s"]["p50"]
+    rate = TIMED * config.synthesis.shard_size / row["seconds"]
     harness.log(
         f"{variant.name}: {rate:.2f} images/s, energy {row['final_energy_mean']:.2f}, {time.monotonic() - start:.0f} s"
     )
@@ -219,24 +233,39 @@ def _spawn(variant: Variant, config: RunConfig, shards: int, store: Path | None,
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     """Every variant's row, on shards of one batch."""
-    shards, size = options.repeats + 1, config.sampling.batch_size
-    assignments = [f"synthesis.images={shards * size}", f"synthesis.shard_size={size}"]
+    size = config.sampling.batch_size
+    most = 2 * max(config.launch.streams, 2) + TIMED
+    assignments = [f"synthesis.images={most * size}", f"synthesis.shard_size={size}"]
     sized = load_config_of(config, [*assignments, f"sampling.device={options.device}"])
     chosen = [v for v in variants(sized) if not options.only or v.name in options.only]
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
-        rows = [_spawn(v, sized, shards, options.store, Path(scratch) / v.name) for v in chosen]
+        repeats = [
+            [_spawn(v, sized, options.store, Path(scratch) / v.name) for v in chosen]
+            for _ in range(options.repeats)
+        ]
         images = {v.name: np.load(Path(scratch) / v.name / "run" / "images.npy").astype(np.float32) for v in chosen}
-    base = {name: row["images_per_s"]["p50"] for name, row in zip((v.name for v in chosen), rows, strict=True)}
+    rows = [_joined(list(found), size) for found in zip(*repeats, strict=True)]
+    seconds = {row["variant"]: row["seconds"] for row in rows}
     for row in rows:
-        rate = row["images_per_s"]["p50"]
         for key, baseline in (("naive", NAIVE[0]), ("diffusers", NAIVE[2]), ("unguided", "ours_unguided")):
-            row[f"ratio_to_{key}"] = rate / base[baseline] if baseline in base else None
+            row[f"ratio_to_{key}"] = _ratio(seconds[baseline], row["seconds"]) if baseline in seconds else None
         for key, baseline in (("through_unet", NAIVE[0]), ("denoised", NAIVE[1])):
             both = baseline in images and row["variant"] in images
             row[f"difference_to_{key}"] = (
                 float(np.abs(images[row["variant"]] - images[baseline]).mean()) if both else None
             )
     return rows
+
+
+def _joined(repeats: list[harness.Row], size: int) -> harness.Row:
+    """One variant's repeats as a row: they make the same images, so only the seconds differ."""
+    seconds = [row["seconds"] for row in repeats]
+    timing = harness.percentiles(seconds, repeats[0]["first_s"])
+    return {**repeats[0], "seconds": seconds, "images_per_s": timing.rate(TIMED * size)}
+
+
+def _ratio(baseline: Sequence[float], seconds: Sequence[float]) -> float:
+    return statistics.median(base / own for base, own in zip(baseline, seconds, strict=True))
 
 
 COLUMNS = (
@@ -258,10 +287,10 @@ COLUMNS = (
 )
 
 
-def _main(name: str, document: str, shards: str, out: str, store: str | None = None) -> None:
+def _main(name: str, document: str, out: str, store: str | None = None) -> None:
     prepare()
     config = load_config(document)
-    print(json.dumps(run_variant(config, name, int(shards), Path(store) if store else None, Path(out))))
+    print(json.dumps(run_variant(config, name, Path(store) if store else None, Path(out))))
 
 
 if __name__ == "__main__":

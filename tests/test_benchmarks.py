@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from benchmarks import harness
-from benchmarks.guided import SWITCHES, load_config_of, variants
+from benchmarks.guided import SWITCHES, TIMED, _joined, _ratio, _seconds, load_config_of, variants
 from prism_fast.config import load_config
+from prism_fast.synthesis.shards import Record
 
 CONFIGS = sorted((Path(__file__).parents[1] / "benchmarks" / "configs").glob("*.yaml"))
 
@@ -68,3 +72,22 @@ def test_every_variant_is_a_valid_configuration_of_its_own() -> None:
     assert (reference.sampling.reuse_every, reference.sampling.guidance_interval) == (1, (0.0, 1.0))
     steps = {(c.sampling.steps, c.sampling.solver, c.sampling.guidance_scale, c.seed) for c in made.values()}
     assert len(steps) == 1
+
+
+def test_ratios_are_taken_within_a_repeat() -> None:
+    """A machine that halves its speed in the second repeat changes no ratio."""
+    base = _joined([{"variant": "a", "seconds": s, "first_s": 1.0} for s in (8.0, 16.0)], 32)
+    fast = _joined([{"variant": "b", "seconds": s, "first_s": 1.0} for s in (2.0, 4.0)], 32)
+    assert _ratio(base["seconds"], fast["seconds"]) == 4.0
+    assert fast["images_per_s"]["p50"] == TIMED * 32 / 3.0
+
+
+def _slow_at_first(warm: int) -> Iterator[Record]:
+    for i in range(warm + TIMED):
+        time.sleep(0.2 if i < warm else 0)
+        yield cast(Record, None)  # only their number matters
+
+
+def test_warm_up_is_not_counted() -> None:
+    first, timed = _seconds(_slow_at_first(2), 2)
+    assert first >= 0.4 > 10 * timed

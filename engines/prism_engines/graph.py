@@ -54,7 +54,7 @@ class Graph:
 def _tracing_code() -> str:
     """The sources that turn a module into a graph: with another lowering it is another engine."""
     package = resources.files("prism_engines")
-    files = [package / "vjp.py", package / "folding.py", *(package / "lowerings").iterdir()]
+    files = [*(package / name for name in ("vjp.py", "folding.py", "permutes.py")), *(package / "lowerings").iterdir()]
     return "".join(f.read_text() for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".py"))
 
 

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prism_engines.errors import EngineInputError, UnsupportedOpError
 from prism_engines.folding import fold_constants, fold_scales
 from prism_engines.lowerings import LOWERINGS, Lowering
+from prism_engines.permutes import cancel_permutes
 from prism_engines.primitives import PRIMITIVES
 
 EnergyAndCotangent = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -94,6 +95,7 @@ def _trace(
 
     graph = make_fx(torch.func.functionalize(lowered, remove="mutations"))(*inputs)
     fold_constants(graph)
+    cancel_permutes(graph)
     fold_scales(graph)
     return graph
 

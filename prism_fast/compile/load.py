@@ -105,8 +105,8 @@ def _require_runnable(builder: Builder, backend: str, parts: Sequence[str]) -> N
                 raise EngineInputError(f"{backend} cannot run {part} here: {'; '.join(reasons)}")
 
 
-def _open(store: Store, record: EngineRecord) -> Engine:
-    return backend_named(record.key.backend).open(record.spec, store.open_files(record))
+def _open(store: Store, record: EngineRecord, streams: int) -> Engine:
+    return backend_named(record.key.backend).open(record.spec, store.open_files(record), streams)
 
 
 def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log, store: Path | None = None) -> Compiled:
@@ -137,7 +137,9 @@ def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log,
         for part in wanted
     }
     with ThreadPoolExecutor() as pool:  # most of the time of opening is spent outside of Python
-        opened = dict(zip(chosen, pool.map(lambda record: _open(builder.store, record), chosen.values()), strict=True))
+        streams = synthesizer.config.launch.streams
+        opening = pool.map(lambda record: _open(builder.store, record, streams), chosen.values())
+        opened = dict(zip(chosen, opening, strict=True))
     for part, record in chosen.items():
         log(f"{part}: {record.key.backend} {record.key.precision}, engine {record.digest[:12]}")
     if "energy_gradient" in opened:

@@ -16,11 +16,13 @@ import torch
 from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
 from prism_fast.config import load_config
+from prism_fast.models.device import shared_threads
+from prism_fast.synthesis.pipeline import pipelined
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 
-#: Batches timed after one that warms up; the fastest counts, since others only ever make one slower.
-BATCHES = 3
+#: Rounds timed after one that warms up, a batch for each stream; the fastest counts: others only make one slower.
+ROUNDS = 3
 OUT_OF_MEMORY = 3
 
 
@@ -31,15 +33,18 @@ def _peak_bytes(device: str) -> int:
 
 
 def trial(document: str, store: str) -> dict[str, float]:
-    """Images a second of one batch at a time, and peak memory."""
+    """Images a second of one batch a stream, and peak memory."""
     config = load_config(document)
     run = compile_run(Synthesizer.load(config), {}, lambda line: print(line, file=sys.stderr), Path(store)).synthesizer
-    rows = build_plan(config, config.sampling.batch_size).to_pylist()
+    streams = config.launch.streams
+    rows = build_plan(config, streams * config.sampling.batch_size).to_pylist()
     seconds = []
-    for _ in range(BATCHES + 1):
-        start = time.perf_counter()
-        run.make(rows)
-        seconds.append(time.perf_counter() - start)
+    with shared_threads(streams):
+        for _ in range(ROUNDS + 1):
+            start = time.perf_counter()
+            for _ in pipelined(run.parts(rows), (run.make,), 0, streams):
+                pass
+            seconds.append(time.perf_counter() - start)
     return {"images_per_s": len(rows) / min(seconds[1:]), "peak_bytes": _peak_bytes(config.sampling.device)}
 
 

@@ -55,7 +55,7 @@ def device_name(device: str) -> str:
 
 def tuned_file(config: RunConfig, store: Path) -> Path:
     """Where the choice for this device and configuration is kept; the batch size itself is no part of its name."""
-    data = config.model_dump(mode="json", include={"models", "sampling", "guidance", "engines"})
+    data = config.model_dump(mode="json", include={"models", "sampling", "guidance", "engines", "launch"})
     del data["sampling"]["batch_size"]
     text = json.dumps([device_name(config.sampling.device), data], sort_keys=True)
     return store / "batch" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -1,6 +1,9 @@
-"""Devices by name."""
+"""Devices by name, and the processor's threads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,3 +25,14 @@ def require_device(name: str) -> torch.device:
             f"device {name!r} cannot be used here ({reason}); try cpu, or see 'prism-fast doctor'"
         ) from error
     return device
+
+
+@contextmanager
+def shared_threads(streams: int) -> Iterator[None]:
+    """Meanwhile torch computes each of ``streams`` calls with an equal share of its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // streams))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from prism_fast.config import RunConfig
+from prism_fast.config import LaunchConfig, RunConfig
+from prism_fast.models.device import shared_threads
 from prism_fast.synthesis.faults import reach
 from prism_fast.synthesis.pipeline import pipelined
 from prism_fast.synthesis.plan import PlanFile
@@ -80,7 +81,7 @@ class ShardMaker:
                 self.stop.check_batch()
                 yield _Work(shard, rows, number == len(parts))
 
-    def run(self, shards: Iterable[int], depth: int) -> Iterator[Record]:
+    def run(self, shards: Iterable[int], launch: LaunchConfig) -> Iterator[Record]:
         """Make and commit the given shards, one after the other.
 
         Raises:
@@ -88,8 +89,11 @@ class ShardMaker:
         """
         self._since = time.monotonic()
         self._made, self._planned = [], []  # of a shard that was abandoned
-        done = pipelined(self.work(shards), (self.denoise, self.finish, self.store), depth)
-        return (record for record in done if record is not None)
+        stages = (self.denoise, self.finish, self.store)
+        with shared_threads(launch.streams):
+            for record in pipelined(self.work(shards), stages, launch.pipeline_depth, launch.streams):
+                if record is not None:
+                    yield record
 
     def denoise(self, work: _Work) -> tuple[_Work, Any]:
         """First stage."""

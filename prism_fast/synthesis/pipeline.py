@@ -12,26 +12,26 @@ from typing import Any
 Stage = Callable[[Any], Any]
 
 
-def pipelined(items: Iterable[Any], stages: Sequence[Stage], depth: int) -> Iterator[Any]:
+def pipelined(items: Iterable[Any], stages: Sequence[Stage], depth: int, streams: int = 1) -> Iterator[Any]:
     """Each item through every stage, in order; results come in the order of the items.
 
-    With ``depth`` 0 one item at a time goes through all stages in this thread. Otherwise each stage has a thread of
-    its own, so a stage never runs twice at once, and at most ``depth`` + 1 items are between the first stage and the
-    caller.
+    With ``depth`` 0 and one stream, one item at a time goes through all stages in this thread. Otherwise the first
+    stage has ``streams`` threads and each of the others one, which takes the items in their order; at most ``depth`` +
+    ``streams`` items are between the first stage and the caller.
     What a stage raises is raised here, in the item's turn; items behind it that have not begun are dropped.
     """
-    if depth == 0:
+    if depth == 0 and streams == 1:
         for item in items:
             yield reduce(lambda value, stage: stage(value), stages, item)
         return
     waiting: deque[Future[Any]] = deque()
     with ExitStack() as stack:
-        pools = [ThreadPoolExecutor(1) for _ in stages]
+        pools = [ThreadPoolExecutor(1 if number else streams) for number in range(len(stages))]
         for pool in pools:
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for item in items:
             waiting.append(_chain(pools, stages, item))
-            if len(waiting) > depth:
+            if len(waiting) >= depth + streams:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

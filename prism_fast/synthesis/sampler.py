@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class Synthesizer:
         self.decoder = LatentDecoder(model)
         self.margins: dict[int, float] = {}
         self._embeddings: dict[str, Embedding] = {}
+        self._embedding = threading.Lock()
         self.engines = engines or self._eager()
         self.sampler = self._make_sampler()
 
@@ -170,6 +172,10 @@ class Synthesizer:
 
     def embed(self, prompts: Sequence[str]) -> Embedding:
         """Each prompt's embedding; a prompt is encoded once, as long as it is among the latest few thousand."""
+        with self._embedding:  # batches of several streams share what is remembered
+            return self._embed(prompts)
+
+    def _embed(self, prompts: Sequence[str]) -> Embedding:
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
         if new:
             made = encode_prompts(new, self._encoders(), self.device)

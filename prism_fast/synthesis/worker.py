@@ -124,7 +124,7 @@ class Worker:
         """
         while missing := self.directory.missing():
             made = False
-            for record in self.maker.run(self._taken(place.order(missing)), self.config.launch.pipeline_depth):
+            for record in self.maker.run(self._taken(place.order(missing)), self.config.launch):
                 made = True
                 self.leases.release(lease_name(record.shard))
                 yield record
@@ -134,7 +134,7 @@ class Worker:
 
     def make(self, shard: int) -> Record | None:
         """The record of one shard, made here unless there is one; None while it is in another worker's hands."""
-        for record in self.maker.run(self._taken([shard]), 0):
+        for record in self.maker.run(self._taken([shard]), self.config.launch):
             self.leases.release(lease_name(shard))
             return record
         done = self.directory.has(shard)

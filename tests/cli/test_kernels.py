@@ -11,7 +11,8 @@ from tests.cli.conftest import Command
 
 def test_lists_every_operator(prism: Command) -> None:
     rows = json.loads(prism("kernels", "--json").out)
-    assert [row["op"] for row in rows] == ["energy", "guided_combine", "guided_step"]
+    names = ["counter_noise", "energy", "group_norm_silu", "guided_combine", "guided_step", "view"]
+    assert [row["op"] for row in rows] == names
     answer = prism("kernels")
     assert answer.code == 0
     assert all(row["op"] in answer.out for row in rows)

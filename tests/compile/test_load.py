@@ -14,6 +14,7 @@ from prism_engines.errors import EngineError, EngineInputError
 from prism_engines.store import Store
 
 from prism_fast.compile.load import compile_run
+from prism_fast.compile.parts import Parts
 from prism_fast.config import RunConfig, load_config
 from prism_fast.errors import ConfigError, InputError
 from prism_fast.synthesis.plan import build_plan
@@ -173,7 +174,12 @@ def test_auto_takes_the_fastest_and_says_so(
 
 def test_the_gradient_is_not_built_for_a_run_without_guidance(run: Synthesizer, path: Path, warm: Path) -> None:
     made = compile_run(under(run, wanting(path, "guidance.enabled=false")), {}, print, warm)
-    assert list(made.digests) == ["text_encoder", "unet", "decoder"]
+    assert list(made.digests) == ["text_encoder", "unet", "decoder", "teacher"]
+
+
+def test_feature_reuse_wants_the_two_halves_instead_of_the_unet(run: Synthesizer, path: Path) -> None:
+    wanted = Parts(under(run, wanting(path, "sampling.reuse_every=2"))).wanted()
+    assert wanted == ("text_encoder", "unet_deep", "unet_shallow", "decoder", "energy_gradient", "teacher")
 
 
 def test_guidance_through_the_unet_needs_eager(path: Path) -> None:

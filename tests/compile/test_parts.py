@@ -15,9 +15,10 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
 from prism_fast.synthesis.sampler import Synthesizer
 
-ALL = ("text_encoder", "unet", "unet_deep", "unet_shallow", "decoder", "energy_gradient")
+ALL = ("text_encoder", "unet", "unet_deep", "unet_shallow", "decoder", "energy_gradient", "teacher")
 UNETS = {"unet", "unet_deep", "unet_shallow"}
 DECODES = {"decoder", "energy_gradient"}
+JUDGES = {"energy_gradient", "teacher"}
 
 
 def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
@@ -105,7 +106,7 @@ def test_two_loads_have_the_same_keys(before: dict[str, str], again: Synthesizer
 
 @pytest.mark.parametrize(
     ("network", "parts_that_differ"),
-    [("unet", UNETS), ("vae", DECODES), ("text_encoder", {"text_encoder"}), ("teacher", {"energy_gradient"})],
+    [("unet", UNETS), ("vae", DECODES), ("text_encoder", {"text_encoder"}), ("teacher", JUDGES)],
 )
 def test_one_changed_weight_changes_the_key(
     before: dict[str, str], again: Synthesizer, network: str, parts_that_differ: set[str]
@@ -124,6 +125,9 @@ def test_one_changed_weight_changes_the_key(
         ({"sampling": {"height": 32, "width": 32}}, set(ALL) - {"text_encoder"}),
         ({"sampling": {"steps": 7, "guidance_scale": 1.5}, "guidance": {"scale": 0.7, "every": 2}}, set()),
         ({"engines": {"backend": "auto", "precision": "bf16"}}, set()),
+        ({"guidance": {"view_size": 24}}, {"energy_gradient"}),
+        ({"sampling": {"guidance_interval": (0.0, 0.5)}}, UNETS),
+        ({"sampling": {"reuse_every": 3}}, set()),
     ],
 )
 def test_settings_that_change_the_key(
@@ -149,7 +153,7 @@ def test_constants_that_no_weight_holds_change_the_key(before: dict[str, str], a
 def test_the_teachers_normalisation_changes_the_key(before: dict[str, str], again: Synthesizer) -> None:
     settings = again.teacher.config.model_copy(update={"mean": (0.4,) * 3})
     object.__setattr__(again.teacher, "config", settings)
-    assert differing(digests(again), before) == {"energy_gradient"}
+    assert differing(digests(again), before) == JUDGES
 
 
 def test_backend_and_precision_change_the_key(parts: Parts) -> None:
@@ -169,14 +173,13 @@ def test_weights_in_another_type_are_refused(run: Synthesizer, config: RunConfig
 
 
 def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> None:
-    guided = Parts(like(run, changed(config, sampling={"steps": 10}, guidance={"window": (0.1, 0.8), "every": 2})))
-    assert {name: guided.calls(name) for name in ALL} == {
-        "text_encoder": 1,
-        "unet": 10,
-        "unet_deep": 10,
-        "unet_shallow": 10,
-        "decoder": 1,
-        "energy_gradient": 4,
-    }
+    guidance = {"window": (0.1, 0.8), "every": 2}
+    guided = Parts(like(run, changed(config, sampling={"steps": 10}, guidance=guidance)))
+    once = {"text_encoder": 1, "decoder": 1, "energy_gradient": 4, "teacher": 1}
+    assert {name: guided.calls(name) for name in ALL} == {**once, "unet": 10, "unet_deep": 0, "unet_shallow": 0}
+    # Deep at steps 0, 3, 6 and 9; both branches, two runs of an engine of n rows each, at steps 0 to 7.
+    savings = {"steps": 10, "reuse_every": 3, "guidance_interval": (0.0, 0.8)}
+    saving = Parts(like(run, changed(config, sampling=savings, guidance=guidance)))
+    assert {name: saving.calls(name) for name in ALL} == {**once, "unet": 0, "unet_deep": 7, "unet_shallow": 11}
     free = Parts(like(run, changed(config, guidance={"enabled": False})))
     assert free.calls("energy_gradient") == 0

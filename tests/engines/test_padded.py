@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from prism_engines.backends.padded import PaddedEngine, pad_rows
@@ -16,11 +19,11 @@ class Recorder(PaddedEngine):
 
     seen: list[tuple[Tensor, ...]]
 
-    def _load(self) -> str:
+    def _load(self) -> list[str]:
         self.seen = []
-        return "loaded"
+        return ["loaded"]
 
-    def _run_full(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _run_full(self, handle: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.seen.append(inputs)
         x, labels = inputs
         return (x.flatten(1).sum(1) + labels,)
@@ -84,3 +87,42 @@ def test_a_closed_engine_refuses_and_opens_again() -> None:
         assert len(engine.seen) == 1, "opening an open engine must not load it again"
     with pytest.raises(EngineInputError, match=r"call open\(\) before run\(\)"):
         engine.run(*tiny.batch(1))
+
+
+class Busy(PaddedEngine):
+    """One handle a stream; each counts who is inside, and all wait until ``together`` runs are."""
+
+    together: threading.Barrier
+
+    def _load(self) -> list[list[int]]:
+        self.together = threading.Barrier(self.streams, timeout=20)
+        return [[0] for _ in range(self.streams)]
+
+    def _run_full(self, handle: list[int], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        handle[0] += 1
+        assert handle == [1], "two runs share a handle"
+        self.together.wait()
+        handle[0] -= 1
+        return (inputs[1],)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_each_thread_has_a_handle_of_its_own_and_others_wait(streams: int) -> None:
+    inputs = tiny.batch(2)
+    with Busy(tiny.spec(), streams=streams).open() as engine, ThreadPoolExecutor(4) as pool:
+        for (out,) in pool.map(lambda _: engine.run(*inputs), range(8)):
+            assert out.equal(inputs[1])
+
+
+def test_a_failed_run_gives_its_handle_back() -> None:
+    class Failing(Recorder):
+        def _run_full(self, handle: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            if not inputs[0].any():
+                raise RuntimeError("no")
+            return super()._run_full(handle, inputs)
+
+    x, labels = tiny.batch(2)
+    with Failing(tiny.spec()) as engine:
+        with pytest.raises(RuntimeError, match="no"):
+            engine.run(torch.zeros_like(x), labels)
+        assert engine.run(x, labels)[0].equal(expected(x, labels))

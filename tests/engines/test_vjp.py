@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prism_fast.compile.parts import Parts
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import load_config
-from prism_fast.guidance.network import LatentClassifier, energy_of
+from prism_fast.guidance.network import StaticLatentClassifier, energy_of
 from prism_fast.minis.bundle import assets
 from prism_fast.synthesis.sampler import Synthesizer
 from tests.engines.test_lowerings import Attention, assert_same, energy, image, operators, randomise
@@ -223,7 +223,7 @@ def test_the_bundled_autoencoder() -> None:
 
 
 def double_oracle(run: Synthesizer) -> EagerGradientEngine:
-    module = copy.deepcopy(LatentClassifier(run.decoder, run.teacher)).double().eval().requires_grad_(False)
+    module = copy.deepcopy(StaticLatentClassifier(run.decoder, run.teacher)).double().eval().requires_grad_(False)
     return EagerGradientEngine(module, energy_of(run.config.guidance))
 
 

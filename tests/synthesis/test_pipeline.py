@@ -51,6 +51,18 @@ def test_a_stage_is_never_entered_twice_at_once() -> None:
     assert most == [1]
 
 
+def test_streams_enter_the_first_stage_together_and_results_keep_their_order() -> None:
+    """Two items wait for each other in the first stage: one after the other would never end."""
+    meet, seen = threading.Barrier(2, timeout=20), []
+
+    def first(item: int) -> int:
+        meet.wait()
+        return item
+
+    assert list(pipelined(range(8), (first, lambda x: seen.append(x) or x), 0, 2)) == list(range(8))
+    assert seen == list(range(8))
+
+
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_items_in_flight_are_bounded(depth: int) -> None:
     taken: list[int] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prism_fast.config import RunConfig, load_config
+from prism_fast.config import LaunchConfig, RunConfig, load_config
 from prism_fast.errors import RunError
 from prism_fast.synthesis import shards
 from prism_fast.synthesis.rundir import RunDirectory
@@ -46,6 +46,16 @@ def test_the_same_configuration_gives_the_same_bytes(config: RunConfig, finished
     assert (summary.images, summary.made_now, summary.quarantined) == (10, 10, 0)
     assert_same_run(tmp_path / "again", finished)
     assert sorted(p.name for p in (finished / "shards").glob("*.tar")) == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+@pytest.mark.parametrize("launch", [LaunchConfig(pipeline_depth=2), LaunchConfig(streams=2), LaunchConfig(streams=3)])
+def test_how_a_run_is_carried_out_changes_no_byte(
+    config: RunConfig, finished: Path, tmp_path: Path, launch: LaunchConfig
+) -> None:
+    synthesize(config.model_copy(update={"launch": launch}), tmp_path / "run")
+    for tar in (finished / "shards").glob("*.tar"):
+        assert (tmp_path / "run" / "shards" / tar.name).read_bytes() == tar.read_bytes()
+    assert records(tmp_path / "run") == records(finished)
 
 
 def test_another_seed_gives_other_bytes(config: RunConfig, finished: Path, tmp_path: Path) -> None:

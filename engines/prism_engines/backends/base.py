@@ -40,6 +40,6 @@ class Backend(Protocol):
         """
         ...
 
-    def open(self, spec: EngineSpec, folder: Path) -> Engine:
-        """Load an engine that ``build`` wrote."""
+    def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> Engine:
+        """Load an engine that ``build`` wrote; up to ``streams`` threads will run it at once."""
         ...

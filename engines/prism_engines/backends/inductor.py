@@ -67,8 +67,8 @@ class InductorBackend:
         except Exception as error:  # torch.export and the compiler share no base class
             raise EngineBuildError(f"inductor cannot compile part {spec.part}: {root_cause(error)}") from error
 
-    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
-        """Load the compiled package."""
+    def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
+        """Load the compiled package; its runs take turns, whatever ``streams`` says."""
         return _InductorEngine(spec, folder).open()
 
 
@@ -77,13 +77,13 @@ class _InductorEngine(PaddedEngine):
         super().__init__(spec)
         self.folder = folder
 
-    def _load(self) -> Any:
+    def _load(self) -> list[Any]:
         package = importlib.import_module("torch._inductor").aoti_load_package(str(self.folder / FILE))
         self.device_type = package.get_metadata()["AOTI_DEVICE_KEY"]
-        return package
+        return [package]
 
-    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(self._handle(*inputs))
+    def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(handle(*inputs))
 
 
 def compiler_reasons() -> list[str]:

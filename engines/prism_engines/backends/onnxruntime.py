@@ -68,9 +68,9 @@ class OnnxRuntimeBackend:
         for part in onnx_files(graph.onnx(spec.precision)):
             shutil.copyfile(part, folder / part.name)
 
-    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
-        """Optimise the stored graph for this machine."""
-        return _OnnxRuntimeEngine(spec, folder, _provider()).open()
+    def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
+        """Optimise the stored graph for this machine; one session serves every thread."""
+        return _OnnxRuntimeEngine(spec, folder, _provider(), streams).open()
 
 
 def open_onnx(graph: Graph, precision: Precision, folder: Path) -> PaddedEngine:
@@ -81,14 +81,14 @@ def open_onnx(graph: Graph, precision: Precision, folder: Path) -> PaddedEngine:
 
 
 class _OnnxRuntimeEngine(PaddedEngine):
-    def __init__(self, spec: EngineSpec, folder: Path, provider: str) -> None:
-        super().__init__(spec, "cpu" if provider == CPU else "cuda")
+    def __init__(self, spec: EngineSpec, folder: Path, provider: str, streams: int = 1) -> None:
+        super().__init__(spec, "cpu" if provider == CPU else "cuda", streams)
         self.folder, self.provider = folder, provider
 
-    def _load(self) -> Any:
+    def _load(self) -> list[Any]:
         runtime = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = max(1, torch.get_num_threads() // self.streams)
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = LOG_ERRORS
         wanted = {CPU: [CPU], CUDA: [CUDA, CPU], TENSORRT: [TENSORRT, CUDA, CPU]}[self.provider]
@@ -99,10 +99,10 @@ class _OnnxRuntimeEngine(PaddedEngine):
         # A provider that fails to load is replaced by the next one without an error.
         if session.get_providers()[0] != self.provider:
             raise EngineInputError(f"onnxruntime did not load {self.provider}; install its CUDA libraries")
-        return session
+        return [session] * self.streams
 
-    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        session, device = self._handle, inputs[0].device
+    def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        session, device = handle, inputs[0].device
         sizes = [(DTYPES[out.type], out.shape) for out in session.get_outputs()]
         outputs = tuple(torch.empty(shape, dtype=dtype, device=device) for dtype, shape in sizes)
         binding = session.io_binding()

@@ -60,31 +60,33 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise EngineBuildError(f"openvino refuses part {spec.part}: {root_cause(error)}") from error
 
-    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
-        """Compile the stored graph for this CPU."""
-        return _OpenVinoEngine(spec, folder).open()
+    def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
+        """Compile the stored graph for this CPU; streams share the weights and divide torch's number of threads."""
+        return _OpenVinoEngine(spec, folder, streams).open()
 
 
 class _OpenVinoEngine(PaddedEngine):
-    def __init__(self, spec: EngineSpec, folder: Path) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: EngineSpec, folder: Path, streams: int) -> None:
+        super().__init__(spec, streams=streams)
         self.folder = folder
 
-    def _load(self) -> Any:
+    def _load(self) -> list[Any]:
         import openvino
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": self.streams,
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": HINTS[self.spec.precision],
         }
         compiled = openvino.Core().compile_model(str(self.folder / FILE), "CPU", settings)
-        return compiled.create_infer_request()
+        return [compiled.create_infer_request() for _ in range(self.streams)]
 
-    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         arrays = {tensor.name: x.numpy() for tensor, x in zip(self.spec.inputs, inputs, strict=True)}
         # Inputs are read in place. Outputs are the request's own memory, which the next run overwrites: copied.
-        results = self._handle.infer(arrays, share_inputs=True, share_outputs=True)
+        results = handle.infer(arrays, share_inputs=True, share_outputs=True)
         return tuple(torch.from_numpy(results[name].copy()) for name in self.spec.outputs)
 
 

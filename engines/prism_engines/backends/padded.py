@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,28 +15,32 @@ from prism_engines.spec import EngineSpec, TensorSpec
 
 
 class PaddedEngine(ABC):
-    """An engine of one fixed batch size that takes any batch of at least one row.
+    """An engine of one fixed batch size that takes any batch of at least one row, from any thread.
 
     Missing rows repeat the last one, so every row goes through numbers that the engine really sees; rows never mix.
 
     Args:
         spec: what every run must look like.
         device_type: where inputs must lie and outputs will: ``cpu`` or ``cuda``.
+        streams: runs at once that the library is asked for; a thread beyond what it gives waits its turn.
     """
 
-    def __init__(self, spec: EngineSpec, device_type: str = "cpu") -> None:
-        self.spec, self.name, self.device_type = spec, spec.part, device_type
-        self._handle: Any = None
+    def __init__(self, spec: EngineSpec, device_type: str = "cpu", streams: int = 1) -> None:
+        self.spec, self.name, self.device_type, self.streams = spec, spec.part, device_type, streams
+        self._idle: SimpleQueue[Any] | None = None
 
     def open(self) -> Self:
         """Load the engine; nothing happens when it is open already."""
-        if self._handle is None:
-            self._handle = self._load()
+        if self._idle is None:
+            idle: SimpleQueue[Any] = SimpleQueue()
+            for handle in self._load():
+                idle.put(handle)
+            self._idle = idle
         return self
 
     def close(self) -> None:
         """Free what ``open`` took."""
-        self._handle = None
+        self._idle = None
 
     def __enter__(self) -> Self:
         return self.open()
@@ -46,26 +52,31 @@ class PaddedEngine(ABC):
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Outputs for as many rows as were given; the tensors belong to the caller."""
-        if self._handle is None:
+        if self._idle is None:
             raise EngineInputError(f"engine {self.name} is closed, expected an open one; call open() before run()")
         rows = check_inputs(self.spec, inputs, self.device_type)
         size = self.spec.batch
-        with torch.no_grad():
-            chunks = [self._run_chunk(tuple(x[i : i + size] for x in inputs)) for i in range(0, rows, size)]
-            return chunks[0] if len(chunks) == 1 else tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+        idle = self._idle
+        handle = idle.get()
+        try:
+            with torch.no_grad():
+                parts = [self._run_chunk(handle, tuple(x[i : i + size] for x in inputs)) for i in range(0, rows, size)]
+                return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        finally:
+            idle.put(handle)
 
-    def _run_chunk(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def _run_chunk(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         rows = inputs[0].shape[0]
-        outputs = self._run_full(tuple(pad_rows(x.detach(), self.spec.batch) for x in inputs))
+        outputs = self._run_full(handle, tuple(pad_rows(x.detach(), self.spec.batch) for x in inputs))
         return tuple(out[:rows] for out in outputs)
 
     @abstractmethod
-    def _load(self) -> Any:
-        """What the library needs to run; kept in ``self._handle`` while the engine is open."""
+    def _load(self) -> Sequence[Any]:
+        """What one run needs, once for each run that may go on at the same time: 1 to ``self.streams``."""
 
     @abstractmethod
-    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Fresh outputs for contiguous inputs of exactly ``spec.batch`` rows."""
+    def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Fresh outputs for contiguous inputs of exactly ``spec.batch`` rows; nobody else has ``handle`` meanwhile."""
 
 
 def pad_rows(x: torch.Tensor, rows: int) -> torch.Tensor:

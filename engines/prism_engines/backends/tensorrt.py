@@ -101,9 +101,9 @@ class TensorRtBackend:
         (folder / FILE).write_bytes(plan)
         self._keep_timings(config)
 
-    def open(self, spec: EngineSpec, folder: Path) -> PaddedEngine:
-        """Load the engine onto the current GPU."""
-        return _TensorRtEngine(self.name, spec, folder).open()
+    def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
+        """Load the engine onto the current GPU; each stream takes a context's memory."""
+        return _TensorRtEngine(self.name, spec, folder, streams).open()
 
     def _missing(self) -> list[str]:
         return module_reasons(self.name, remedy=REMEDIES[self.name])
@@ -133,21 +133,22 @@ class TensorRtBackend:
 
 
 class _TensorRtEngine(PaddedEngine):
-    def __init__(self, module: str, spec: EngineSpec, folder: Path) -> None:
-        super().__init__(spec, "cuda")
+    def __init__(self, module: str, spec: EngineSpec, folder: Path, streams: int) -> None:
+        super().__init__(spec, "cuda", streams)
         self.module, self.folder = module, folder
 
-    def _load(self) -> Any:
+    def _load(self) -> list[Any]:
         trt = importlib.import_module(self.module)
         logger = _logger(trt)
         runtime = trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine((self.folder / FILE).read_bytes())
         if engine is None:
             raise EngineInputError(f"{self.module} does not open part {self.name}: {logger.first_error}")
-        return runtime, engine, engine.create_execution_context()  # each needs the one before it
+        # A context needs its engine, and the engine its runtime.
+        return [(runtime, engine, engine.create_execution_context()) for _ in range(self.streams)]
 
-    def _run_full(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        _, engine, context = self._handle
+    def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        _, engine, context = handle
         outputs = tuple(self._empty(engine, name, inputs[0].device) for name in self.spec.outputs)
         names = (*(tensor.name for tensor in self.spec.inputs), *self.spec.outputs)
         for name, tensor in zip(names, (*inputs, *outputs), strict=True):
