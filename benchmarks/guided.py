@@ -240,8 +240,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     chosen = [v for v in variants(sized) if not options.only or v.name in options.only]
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
         repeats = [
-            [_spawn(v, sized, options.store, Path(scratch) / v.name) for v in chosen]
-            for _ in range(options.repeats)
+            [_spawn(v, sized, options.store, Path(scratch) / v.name) for v in chosen] for _ in range(options.repeats)
         ]
         images = {v.name: np.load(Path(scratch) / v.name / "run" / "images.npy").astype(np.float32) for v in chosen}
     rows = [_joined(list(found), size) for found in zip(*repeats, strict=True)]
