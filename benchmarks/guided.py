@@ -33,6 +33,7 @@ from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import LaunchConfig, RunConfig, load_config
+from prism_fast.errors import RunError
 from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.maker import ShardMaker
@@ -118,7 +119,7 @@ class NaiveShards:
         guided = NaiveGuided(run, name == "naive_through_unet")
         self.latents = (DiffusersPipeline(run) if name == "diffusers_unguided" else guided).latents
 
-    def run(self, shards: range) -> Iterator[Record]:
+    def records(self, shards: range) -> Iterator[Record]:
         """Make and commit the given shards, one after the other."""
         self.maker.denoise = self._denoise  # type: ignore[method-assign]
         self.maker.finish = self._finish  # type: ignore[method-assign]
@@ -156,7 +157,7 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
     run = Synthesizer.load(config)
     cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
-        first, timed = _seconds(NaiveShards(run, directory, name).run(shards), warm)
+        first, timed = _seconds(NaiveShards(run, directory, name).records(shards), warm)
     else:
         compiled = compile_run(run, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
@@ -222,7 +223,7 @@ def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"variant {variant.name} failed with exit code {done.returncode}; its message is above")
+        raise RunError(f"variant {variant.name} failed with exit code {done.returncode}; its message is above")
     row: harness.Row = json.loads(done.stdout.splitlines()[-1])
     rate = TIMED * config.synthesis.shard_size / row["seconds"]
     harness.log(
