@@ -20,6 +20,9 @@ EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energ
 SolverName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
 
 
+MOST_SHARDS = 999_999
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -121,6 +124,12 @@ class SynthesisConfig(_Document):
     shard_size: int = Field(64, ge=1)
     image_format: Literal["png", "jpg", "webp"] = "png"
     quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
+
+    @model_validator(mode="after")
+    def _numbered(self) -> SynthesisConfig:
+        if (shards := -(-self.images // self.shard_size)) > MOST_SHARDS:
+            raise ValueError(f"{shards} shards are more than the {MOST_SHARDS} that six digits number; raise shard_size")
+        return self
 
 
 class SlurmConfig(_Document):

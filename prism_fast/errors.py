@@ -6,8 +6,9 @@
     ├── InputError        2       something the user gave is missing or wrong
     │   ├── ConfigError   2       the configuration document
     │   └── DataError     2       a dataset, shard or model directory
-    ├── RunError          1       the work itself failed
-    └── StoppedError    128+n     signal n asked the work to stop
+    └── RunError          1       the work itself failed
+
+    StoppedError        128+n     signal n asked the work to stop; not an Exception, so nothing takes it for a failure
 
 A message says what was given, what was expected and what to do, in one line.
 """
@@ -41,7 +42,7 @@ class RunError(PrismError):
     """The work failed although its input was right."""
 
 
-class StoppedError(PrismError):
+class StoppedError(BaseException):
     """A signal asked the work to stop; whoever starts it again goes on."""
 
     def __init__(self, number: signal.Signals) -> None:

@@ -67,12 +67,14 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted; what is finished is kept, the same command goes on", err=True)
         sys.exit(130)
+    except StoppedError as stopped:
+        typer.echo(str(stopped), err=True)
+        sys.exit(stopped.exit_code)
     except Exception as error:
         code = _exit_code(error)
         if debug or code is None:
             raise
-        kind = "" if isinstance(error, StoppedError) else "error: "
-        typer.echo(f"{kind}{' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
         sys.exit(code)
 
 

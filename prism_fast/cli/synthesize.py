@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -30,7 +31,9 @@ def synthesize(
     launch: Annotated[
         Launcher | None, typer.Option("--launch", help="Start several workers; see docs/scale.md.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="How many, with local, ray and slurm.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="How many, with local, ray and slurm; default: 1.")
+    ] = None,
     worker: Annotated[
         str | None, typer.Option("--worker", help="Be worker i/N of a run on a shared directory, for example 2/8.")
     ] = None,
@@ -44,6 +47,8 @@ def synthesize(
 
     if worker is not None and launch is not None:
         raise InputError("--worker is one worker by itself and --launch starts workers; give one of them")
+    if workers is not None and launch in (None, Launcher.torchrun):
+        raise InputError("--workers is for --launch local, ray and slurm; torchrun has its own --nproc-per-node")
     place = Place.parse(worker) if worker is not None else Place()
     assignments = [*(set_ or ()), *([f"synthesis.images={images}"] if images is not None else [])]
     settings = load_config(config, tuple(assignments))
@@ -53,8 +58,10 @@ def synthesize(
     from prism_fast.synthesis.launch import Job, start
 
     with stoppable() as stop, ProgressBars().phase("synthesize") as progress:
-        job = Job(settings, out, workers, store, place, progress, lambda line: typer.echo(line, err=True), stop)
+        job = Job(settings, out, workers or 1, store, place, progress, lambda line: typer.echo(line, err=True), stop)
         summary = start(launch.value if launch else None, job)
+    if launch is Launcher.torchrun and os.environ["RANK"] != "0":
+        return
     if json_output:
         echo_json({**asdict(summary), "out": str(out), "run_hash": settings.run_hash()})
     else:

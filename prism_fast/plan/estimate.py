@@ -50,6 +50,7 @@ class Request:
     images: int
     count: int
     usd_per_hour: float
+    price_from: str = "as given"
     efficiency: Efficiency = Efficiency()
 
 
@@ -124,10 +125,17 @@ def storage_bytes(config: RunConfig, images: int, classes: int) -> float:
     return images * (pixels * _PER_PIXEL[config.synthesis.image_format] + 2 * classes + _OVERHEAD)
 
 
-def peak_memory_bytes(cost: RunCost, precision: str) -> float:
-    """All weights once, and the activations of the part that needs most."""
-    most = max(part.activation_bytes for part in cost.parts if part.calls)
-    return (cost.weight_bytes + most) * _bytes_ratio(precision)
+def peak_memory_bytes(config: RunConfig, cost: RunCost, precision: str) -> float:
+    """Weights, and the activations of the part that needs most, once for each stream.
+
+    Beside engines, which hold weights of their own, the float32 networks that they were built from stay loaded.
+    """
+    ratio = _bytes_ratio(precision)
+    most = max(part.activation_bytes for part in cost.parts if part.calls) * config.launch.streams
+    if config.engines.backend == "eager":
+        return (cost.weight_bytes + most) * ratio
+    engines = sum(part.weight_bytes for part in cost.parts if part.calls)
+    return cost.weight_bytes + (engines + most) * ratio
 
 
 def make_plan(
@@ -148,7 +156,7 @@ def make_plan(
     shards = -(-request.images // size)
     shard_s = _shard_seconds(config, parts, measured)
     hours = -(-shards // request.count) * shard_s / 3600
-    memory, slowest = peak_memory_bytes(cost, precision), max(parts, key=lambda part: part.share)
+    memory, slowest = peak_memory_bytes(config, cost, precision), max(parts, key=lambda part: part.share)
     return Plan(
         images=request.images,
         devices=request.count,
@@ -189,7 +197,9 @@ def _assumptions(
         "launching operators takes no time, which is far from true of networks as small as the minis",
         "devices share nothing and take whole shards; reading models, building engines, calibrating margins, writing "
         "and encoding cost no time of the device",
-        "memory: weights once and the largest part's activations without any fusion, no workspace, no fragmentation",
+        "memory: weights, for engines beside the float32 networks, and the largest part's activations in each stream, "
+        "without any fusion, workspace or fragmentation",
         f"storage: {pixel:g} bytes a pixel as {config.synthesis.image_format}, logits, headers; no replication",
-        f"price: {request.usd_per_hour:g} USD for an hour of one device, idle time and storage not counted",
+        f"price: {request.usd_per_hour:g} USD for an hour of one device, {request.price_from}; every device is paid until "
+        "the last one is ready, storage is not counted",
     )

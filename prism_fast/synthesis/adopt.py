@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from prism_fast.errors import RunError
+from prism_fast.synthesis.files import staged_name, sync_directory
 
 
 def _copy_durably(source: Path, target: Path) -> None:
@@ -31,7 +31,7 @@ def link_or_copy(source: Path, target: Path) -> bool:
 
     Nothing of ours changes a file in place, so two runs may share it.
     """
-    temporary = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    temporary = staged_name(target)
     try:
         if not (linked := _link(source, temporary)):
             _copy_durably(source, temporary)
@@ -40,14 +40,6 @@ def link_or_copy(source: Path, target: Path) -> bool:
         with suppress(OSError):  # still there after a failure, and when both were names of one file before
             temporary.unlink()
     return linked
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def adopt_shard(source: Path, folder: Path, shard: int) -> bool:
@@ -60,9 +52,9 @@ def adopt_shard(source: Path, folder: Path, shard: int) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         linked = [link_or_copy(source / f"{name}.{ext}", folder / f"{name}.{ext}") for ext in ("tar", "idx")]
-        _sync(folder)
+        sync_directory(folder)
         linked.append(link_or_copy(source / f"{name}.json", folder / f"{name}.json"))
-        _sync(folder)
+        sync_directory(folder)
     except OSError as error:
         raise RunError(
             f"cannot write shard {name} in {folder}: {error.strerror or error}; make room or fix permissions and run "

@@ -50,7 +50,7 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
 
 def stored_margins(synthesizer: Synthesizer, path: Path) -> dict[int, float] | None:
     """Margins stored at ``path``, if they were calibrated with this run's models."""
-    stored = _load(path)
+    stored = load_margins(path)
     return stored.margins if stored and stored.models == synthesizer.hashes else None
 
 
@@ -74,7 +74,8 @@ def load_or_calibrate(synthesizer: Synthesizer, path: Path) -> dict[int, float]:
     return made.margins if first is None else first
 
 
-def _load(path: Path) -> Margins | None:
+def load_margins(path: Path) -> Margins | None:
+    """What is stored at ``path``, if anything whole is."""
     try:
         return Margins.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):  # a file cut short by a power failure is made again

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.synthesis.card import dataset_card
+from prism_fast.synthesis.plan import PlanFile
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Record
 from prism_fast.synthesis.stored import stored_config
@@ -83,7 +84,7 @@ def _source(directory: RunDirectory) -> _Source:
     if not records:
         raise DataError(f"{directory.path} holds no finished shard; run 'prism-fast synthesize' first")
     classes = records[0].classes
-    rows = directory.plan().slice(0, classes).to_pylist()  # classes take turns: the first rows name every one
+    rows = PlanFile(directory.path / "plan.parquet").rows(0, classes)  # classes take turns: each has one here
     named = {row["label"]: row["class_name"] for row in rows}
     return _Source(directory.shards, records, tuple(named.get(i, str(i)) for i in range(classes)))
 
@@ -114,7 +115,6 @@ def _to_folders(source: _Source, record: Record, out: Path) -> None:
     folders = _folder_names(source.names)
     for sample in _samples(source, record):
         folder = out / folders[sample.label]
-        folder.mkdir(exist_ok=True)
         (folder / f"{sample.index:09d}.{record.image_ext}").write_bytes(sample.image)
 
 
@@ -174,6 +174,9 @@ def export(run: Path, out: Path, layout: Format, progress: Progress | None = Non
     directory = RunDirectory(run)
     config, source, images = stored_config(directory), _source(directory), 0
     with _whole(out) as staged:
+        if layout == "imagefolder":  # an empty one too, or those behind it would be numbered wrongly
+            for name in _folder_names(source.names):
+                (staged / name).mkdir()
         for done, record in enumerate(source.records, 1):
             _WRITERS[layout](source, record, staged)
             images += record.rows

@@ -15,6 +15,7 @@ from pathlib import Path
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, RunError
 from prism_fast.synthesis.files import replace
+from prism_fast.synthesis.leases import require_idle
 from prism_fast.synthesis.rundir import Layout, RunDirectory
 from prism_fast.synthesis.stored import stored_config
 
@@ -51,16 +52,17 @@ def _retire_partial(directory: RunDirectory, layout: Layout) -> int | None:
 
 
 def extend(path: Path, images: int) -> Extended:
-    """Make a run of N images one of ``images``; nobody may be making it meanwhile.
+    """Make a run of N images one of ``images``; refused while a worker has a shard of it in hand.
 
     Killed at any moment it leaves a run of the old or of the new length, and the same call goes on: the partial shard
     and the plan of the old length go first, then ``run.json`` changes, then the longer plan is written.
 
     Raises:
-        InputError: fewer images than the run has, or its label file changed. DataError: not a run directory.
+        InputError: a worker is busy, fewer images than the run has, or its label file changed. DataError: not a run directory.
         RunError: the disk refused.
     """
     directory = RunDirectory(path)
+    require_idle(directory.shards)
     before, config = directory.layout(), stored_config(directory)
     longer, retired = _longer(config, before, path, images), None
     try:

@@ -24,15 +24,23 @@ _STAGED = ".tmp-"
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def _here() -> str:
+    """Where process numbers mean what they mean to us: containers may share a host's name but not its processes."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{socket.gethostname()}.{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    return socket.gethostname()
+
+
 def new_attempt() -> str:
     """A name for one try of this process, which says where it runs."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return f"{_here()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def is_dead(attempt: str) -> bool:
     """Whether the process behind an attempt, on this host, is no more; another host's processes cannot be seen."""
     host, _, pid = attempt.rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not pid.isdigit():
+    if host != _here() or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)
@@ -125,10 +133,17 @@ def _create_without_links(path: Path, data: bytes) -> bool:
     return True
 
 
-def sweep(folder: Path) -> None:
-    """Remove staged files whose process is dead; those of other hosts when they are old."""
-    for staged in folder.glob(f"*{_STAGED}*"):
-        with suppress(OSError):  # another worker sweeps too
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Staged files whose process is dead; those of other hosts when they are old."""
+    for staged in sorted(folder.glob(f"*{_STAGED}*")):
+        with suppress(OSError):  # another worker looks too
             attempt = staged.name.rpartition(_STAGED)[2]
             if is_dead(attempt) or time.time() - staged.stat().st_mtime > ABANDONED_S:
-                staged.unlink(missing_ok=True)
+                yield staged
+
+
+def sweep(folder: Path) -> None:
+    """Remove what is abandoned."""
+    for staged in abandoned(folder):
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)

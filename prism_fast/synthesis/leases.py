@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prism_fast.errors import InputError
 from prism_fast.synthesis.faults import reach
 from prism_fast.synthesis.files import create, is_dead, new_attempt, replace
 
@@ -61,6 +62,8 @@ class Leases:
         """Whether ``name`` is now this worker's: it was free, or abandoned."""
         lease = Lease(worker=self.worker, attempt=new_attempt(), expires=self.clock() + self.duration_s)
         try:
+            if self.path(name).exists() and not self._abandoned(name):  # most often so; nothing is written for it
+                return False
             self.folder.mkdir(parents=True, exist_ok=True)
             taken = create(self.path(name), _data(lease), durable=False) or self._steal(name, lease)
             reach("lease-taken")
@@ -144,6 +147,25 @@ class Leases:
         self._closed.set()
         for name in list(self._held):
             self.release(name)
+
+
+def require_idle(folder: Path) -> None:
+    """Refuse to change a run under its workers.
+
+    Raises:
+        InputError: a lease in the folder is held.
+    """
+    if held := in_hand(folder):
+        raise InputError(
+            f"{folder.parent} is being made: {', '.join(held[:3])}{' ...' if held[3:] else ''} in hand; stop its workers "
+            "first; leases of workers killed on other machines end by themselves, or delete their .lease files"
+        )
+
+
+def in_hand(folder: Path) -> list[str]:
+    """Names of the leases in a folder whose holder may be alive."""
+    leases = Leases(folder)
+    return sorted(path.stem for path in folder.glob("*.lease") if not leases._abandoned(path.stem))
 
 
 def _data(lease: Lease) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prism_fast.config import LaunchConfig, RunConfig
+from prism_fast.errors import DataError, InputError
 from prism_fast.models.device import shared_threads
 from prism_fast.synthesis.faults import reach
 from prism_fast.synthesis.pipeline import pipelined
@@ -76,7 +77,10 @@ class ShardMaker:
         """The batches of the given shards."""
         for shard in shards:
             reach("shard-begun")
-            parts = self.generator.parts(self._plan.rows(*self.layout.extent(shard)))
+            rows = self._plan.rows(*self.layout.extent(shard))
+            if len(rows) != self.layout.extent(shard)[1]:
+                raise DataError(f"{self._plan.path} is shorter than its run; delete it and run the same command again")
+            parts = self.generator.parts(rows)
             for number, rows in enumerate(parts, 1):
                 self.stop.check_batch()
                 yield _Work(shard, rows, number == len(parts))
@@ -116,8 +120,6 @@ class ShardMaker:
         return self._commit(work.shard, whole, planned)
 
     def _commit(self, shard: int, made: Made, planned: Sequence[Row]) -> Record:
-        if self.directory.has(shard):  # another worker was faster: its bytes stay
-            return read_record(self.directory.shards / f"{shard:06d}.json")
         config = self.generator.config
         tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
         now = time.monotonic()
@@ -136,5 +138,9 @@ class ShardMaker:
             seconds=round(now - self._since, 3),
         )
         self._since = now
+        if self.directory.has(shard):  # another worker was faster: its bytes stay
+            return read_record(self.directory.shards / f"{shard:06d}.json")
+        if self.directory.layout() != self.layout:
+            raise InputError(f"{self.directory.path} was extended meanwhile; start again with its new number of images")
         commit_shard(self.directory.shards, record, tar, index)
         return record

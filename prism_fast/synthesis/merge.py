@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prism_fast.errors import DataError, InputError
 from prism_fast.synthesis.adopt import adopt_shard, link_or_copy
+from prism_fast.synthesis.calibrate import load_margins
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Record
 from prism_fast.synthesis.stored import stored_config
@@ -78,6 +79,10 @@ def _check_compatible(one: _Shard, other: _Shard) -> None:
             k for k in sorted({*mine.models, *theirs.models}) if mine.models.get(k) != theirs.models.get(k)
         )
         raise InputError(f"{other.home.path} was made with other weights ({changed}) than {one.home.path}")
+    if mine.engines != theirs.engines:
+        raise InputError(
+            f"{other.home.path} was made on other engines than {one.home.path}; only shards of the same engines merge"
+        )
     if mine.shard == theirs.shard and mine.sha256 != theirs.sha256:
         name = f"{mine.shard:06d}"
         raise InputError(
@@ -92,6 +97,13 @@ def _collect(runs: Sequence[RunDirectory], progress: Progress | None) -> dict[in
         _check_compatible(next(iter(found.values()), shard), shard)
         _check_compatible(found.setdefault(shard.record.shard, shard), shard)
     return found
+
+
+def _check_same_margins(runs: Sequence[RunDirectory]) -> None:
+    held = [(run, margins) for run in runs if (margins := load_margins(run.path / "margins.json"))]
+    for run, margins in held[1:]:
+        if margins != held[0][1]:
+            raise InputError(f"{run.path} was made with other margins than {held[0][0].path}; they do not merge")
 
 
 def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
@@ -116,12 +128,13 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
         progress: told after every shard that was verified.
 
     Raises:
-        InputError: parts of different runs or models, a shard that differs between two, an ``out`` of another run.
+        InputError: parts of different runs, models, engines or margins, a shard that differs between two, an ``out`` of another run.
         DataError: a directory that is no run, or a damaged shard.
         RunError: the disk refused.
     """
     target, runs = RunDirectory(out), [RunDirectory(path) for path in paths]
     _check_same_run(runs, target)
+    _check_same_margins([target, *runs])
     config, layout = stored_config(runs[0]), runs[0].layout()
     found = _collect([target, *runs] if target.exists() else runs, progress)
     _claim(target, runs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -48,22 +50,47 @@ def build_plan(config: RunConfig, images: int) -> pa.Table:
     return _rows(config, load_label_space(config.labels), 0, images)
 
 
-def write_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> int:
-    """Write the whole plan to Parquet in bounded memory; returns the number of rows."""
-    space = load_label_space(config.labels)
-    total = config.synthesis.images
-    temporary = staged_name(path)  # of several workers that write it at once each writes the same rows
+@contextmanager
+def staged_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> Iterator[Path]:
+    """Write the whole plan to Parquet in bounded memory, under a temporary name beside ``path``; gone at the end.
+
+    Raises:
+        ConfigError: a template is wrong.
+    """
+    space, total = load_label_space(config.labels), config.synthesis.images
+    staged = staged_name(path)
     try:
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
-            for start in range(0, total, chunk):
-                writer.write_table(_rows(config, space, start, min(start + chunk, total)))
-        temporary.replace(path)
-        reach("plan-written")
-    except BaseException:
+        with open(staged, "wb") as stream:
+            with pq.ParquetWriter(stream, SCHEMA) as writer:
+                for start in range(0, total, chunk):
+                    writer.write_table(_rows(config, space, start, min(start + chunk, total)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield staged
+    finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    return total
+            staged.unlink(missing_ok=True)
+
+
+def write_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> int:
+    """Write the whole plan, complete at every moment; returns the number of rows."""
+    with staged_plan(config, path, chunk) as staged:
+        publish_plan(staged, path)
+    return config.synthesis.images
+
+
+def publish_plan(staged: Path, path: Path) -> None:
+    """Give a staged plan its name; of several workers that do so at once each has the same rows."""
+    os.replace(staged, path)
+    reach("plan-written")
+
+
+def is_whole_plan(path: Path, images: int) -> bool:
+    """Whether a plan of that many rows lies there, as after neither a power cut nor a change of the run's length."""
+    try:
+        return bool(pq.read_metadata(path).num_rows == images)
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 class PlanFile:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.errors import RunError
+from prism_fast.synthesis.files import abandoned
+from prism_fast.synthesis.leases import require_idle
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.verify import Finding, Progress, inspect
 
@@ -32,7 +34,7 @@ def _removals(directory: RunDirectory, findings: list[Finding]) -> Iterator[Remo
     for finding in findings:
         reason = (finding.problem or "").partition(";")[0]  # what follows is what to do by hand
         yield from (Removal(path, reason) for path in finding.condemned)
-    for path in sorted(directory.shards.glob("*.tmp-*")):
+    for path in abandoned(directory.shards):
         yield Removal(path, "left by a killed attempt")
 
 
@@ -43,14 +45,15 @@ def examine(path: Path, progress: Progress | None = None) -> Repair:
     rest. An intact shard is never among it.
 
     Args:
-        path: the run's directory; nobody may be writing to it, or the files of that attempt count as left behind.
+        path: the run's directory.
         progress: told after every shard.
 
     Raises:
-        DataError: ``path`` is not a run directory.
+        DataError: ``path`` is not a run directory. InputError: a worker has a shard of it in hand.
         RunError: a shard cannot be read.
     """
     directory = RunDirectory(path)
+    require_idle(directory.shards)
     layout, findings = directory.layout(), list(inspect(directory, progress))
     wrong = [shard for shard in range(layout.shards) if findings[shard].problem]
     images = sum(layout.extent(shard)[1] for shard in wrong)

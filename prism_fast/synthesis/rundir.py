@@ -16,8 +16,8 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.synthesis.card import dataset_card
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, replace, sweep
-from prism_fast.synthesis.plan import write_plan
+from prism_fast.synthesis.files import create, replace, sweep, sync_directory
+from prism_fast.synthesis.plan import is_whole_plan, publish_plan, staged_plan
 from prism_fast.synthesis.shards import Record, finished_shards
 
 
@@ -67,14 +67,21 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-            document = {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}
-            if facts.exists() or not create(facts, json.dumps(document, indent=1).encode()):
+            if facts.exists():
                 self.check_owner(config)
             plan = self.path / "plan.parquet"
-            if not plan.exists():
-                write_plan(config, plan)
+            if not facts.exists() or not is_whole_plan(plan, config.synthesis.images):
+                with staged_plan(config, plan) as staged:  # first: a wrong template leaves nobody's directory behind
+                    self._own(config)
+                    publish_plan(staged, plan)
+                sync_directory(self.path)
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
+
+    def _own(self, config: RunConfig) -> None:
+        document = {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}
+        if not create(self.path / "run.json", json.dumps(document, indent=1).encode()):
+            self.check_owner(config)
 
     def check_owner(self, config: RunConfig) -> None:
         """Refuse another run's directory.
@@ -155,7 +162,9 @@ class RunDirectory:
         return [shard for shard in range(self.layout().shards) if shard not in done]
 
     def images_done(self) -> int:
-        """Planned images of the shards that have a record."""
+        """Planned images of the shards that have a record; 0 for a directory that is no run yet."""
+        if not self.exists():
+            return 0
         layout = self.layout()
         return sum(layout.extent(shard)[1] for shard in self.done() if shard < layout.shards)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,10 +25,11 @@ SIGNALS = (*_WARNINGS, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stop:
-    """Whether this process was asked to stop."""
+    """Whether this process was asked to stop; ``last_words`` is called when a second signal ends it at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.last_words: Callable[[], None] = lambda: None
         self._patient = False
 
     @property
@@ -65,6 +66,7 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            self.last_words()
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         if not self._patient:
@@ -78,7 +80,8 @@ def stoppable() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop._handle) for number in SIGNALS}
+    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup, shells' "&"
+    before = {number: signal.signal(number, stop._handle) for number in wanted}
     try:
         yield stop
     finally:

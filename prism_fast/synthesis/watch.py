@@ -20,7 +20,8 @@ class Frame:
     """One look at a run.
 
     ``energy_first`` and ``energy_last`` are means over the first and the last tenth of the finished shards, in the
-    order in which they were finished: they drift apart when what is made changes. ``in_hand`` counts leases.
+    order in which they were finished: they drift apart when what is made changes. ``in_hand`` counts leases; without
+    one nobody is known to be working and there is no ``eta_s``.
     """
 
     images: int
@@ -63,23 +64,24 @@ class Watcher:
 
     def frame(self, now: float) -> Frame:
         """The run at ``now``, seconds since the epoch."""
-        unreadable = self._look()
+        self.layout, unreadable = self.directory.layout(), self._look()
         finished = sorted(self._read.values(), key=lambda f: (f.at, f.record.shard))
         records = [f.record for f in finished]
         covered = sum(r.planned for r in records)
         rate = _rate(finished)
         first, last = _energies(records)
+        in_hand = sum(1 for _ in self.directory.shards.glob("[0-9]*.lease"))
         return Frame(
             images=sum(r.rows for r in records),
             images_planned=self.layout.images,
             shards=len(records),
             shards_planned=self.layout.shards,
-            in_hand=sum(1 for _ in self.directory.shards.glob("*.lease")),
+            in_hand=in_hand,
             quarantined=sum(len(r.quarantined) for r in records),
             unreadable=unreadable,
             images_per_s=rate,
-            eta_s=(self.layout.images - covered) / rate if rate else None,
-            idle_s=now - finished[-1].at if finished else None,
+            eta_s=(self.layout.images - covered) / rate if rate and in_hand else None,
+            idle_s=max(0.0, now - finished[-1].at) if finished else None,
             energy_first=first,
             energy_last=last,
             last_images=_last_images(self.directory.shards, records),
@@ -93,10 +95,9 @@ class Watcher:
         for name in sorted(files.keys() - self._read.keys()):
             try:
                 self._read[name] = _Finished(read_record(files[name]), files[name].stat().st_mtime)
-            except DataError:
-                unreadable.append(name)
-            except FileNotFoundError:  # repaired meanwhile
-                continue
+            except (DataError, FileNotFoundError):
+                if files[name].exists():  # else repaired meanwhile
+                    unreadable.append(name)
         return tuple(unreadable)
 
 

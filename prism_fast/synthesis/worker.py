@@ -104,6 +104,7 @@ class Worker:
 
         def made() -> Compiled:
             compiled = compile_run(synthesizer, recorded, self.log, self.store)
+            self.stop.check()  # a backend that a signal interrupted must not decide for everybody
             begun = MadeWith(models=synthesizer.hashes, engines=compiled.digests)
             with writing(path):
                 first = create(path, begun.model_dump_json(indent=1).encode())
@@ -122,15 +123,24 @@ class Worker:
         Raises:
             StoppedError: a signal asked for it. RunError: the disk refused.
         """
+        waiting = False
         while missing := self.directory.missing():
+            self._check_length()
             made = False
             for record in self.maker.run(self._taken(place.order(missing)), self.config.launch):
                 made = True
                 self.leases.release(lease_name(record.shard))
                 yield record
             self.stop.check()
-            if not made:  # what is missing is in other workers' hands
+            if not made:
+                if not waiting:
+                    self.log(f"waiting for {len(missing)} shards that other workers have in hand")
+                waiting = True
                 time.sleep(POLL_S)
+
+    def _check_length(self) -> None:
+        if self.directory.layout() != self.maker.layout:
+            raise InputError(f"{self.directory.path} was extended meanwhile; start again with its new number of images")
 
     def make(self, shard: int) -> Record | None:
         """The record of one shard, made here unless there is one; None while it is in another worker's hands."""
@@ -145,7 +155,7 @@ class Worker:
         for shard in shards:
             if self.stop.asked:
                 return
-            if self.leases.take(lease_name(shard)):
+            if not self.directory.has(shard) and self.leases.take(lease_name(shard)):
                 if self.directory.has(shard):  # finished between the listing and now
                     self.leases.release(lease_name(shard))
                 else:
@@ -167,13 +177,14 @@ def _begun_with(path: Path) -> MadeWith | None:
 
 
 def require_room(config: RunConfig, out: Path) -> None:
-    """Refuse to start a run that the disk cannot hold.
+    """Refuse to start or go on with a run whose missing images the disk cannot hold.
 
     Raises:
         InputError: it cannot.
     """
     pixels = config.sampling.height * config.sampling.width * 3
-    require_free(out, config.synthesis.images * (pixels + 4096))
+    missing = config.synthesis.images - RunDirectory(out).images_done()
+    require_free(out, missing * (pixels + 4096))
 
 
 def synthesize(

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import PrismError
-from prism_fast.synthesis import faults, leases, rundir, worker
+from prism_fast.errors import PrismError, StoppedError
+from prism_fast.synthesis import faults, files, leases, rundir, worker
 from prism_fast.synthesis.faults import POINTS, VARIABLE
 from prism_fast.synthesis.files import new_attempt
 from prism_fast.synthesis.leases import Lease, Leases
@@ -70,7 +70,7 @@ class Chaos:
         try:
             work()
             os._exit(0)
-        except PrismError as error:
+        except (PrismError, StoppedError) as error:
             os._exit(error.exit_code)
         except BaseException:
             traceback.print_exc()
@@ -160,12 +160,15 @@ class Chaos:
             self.racing("made twice at once", [work] * 3, kills, out)
 
     def skewed_clocks(self) -> None:
-        """Workers whose clocks are minutes apart, one of them killed."""
+        """Workers on hosts that cannot see each other's processes, their clocks minutes apart, one of them killed."""
+        launch = self.config.launch.model_copy(update={"lease_s": 1.0})
+        config = self.config.model_copy(update={"launch": launch})
 
         def work(skew: float) -> Callable[[], object]:
             def skewed() -> None:
+                files._here = lambda: f"host{skew}"
                 Leases.__init__.__defaults__ = ("1/1", 60.0, lambda: time.time() + skew)  # type: ignore[attr-defined]
-                synthesize(self.config, out)
+                synthesize(config, out)
 
             return skewed
 

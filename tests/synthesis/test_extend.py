@@ -88,7 +88,7 @@ def test_killed_at_any_moment_the_same_call_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", counted(Path.unlink))
         patch.setattr(module, "replace", counted(module.replace))
-        patch.setattr("prism_fast.synthesis.rundir.write_plan", counted(lambda *_: None))
+        patch.setattr("prism_fast.synthesis.rundir.publish_plan", counted(lambda *_: None))
         with pytest.raises(KeyboardInterrupt):
             extend(run, 15)
     held = json.loads((run / "run.json").read_text())["config"]["synthesis"]["images"]

@@ -21,7 +21,7 @@ from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Synthesizer
 from prism_fast.synthesis.stop import stoppable
 from prism_fast.synthesis.verify import verify
-from prism_fast.synthesis.worker import synthesize
+from prism_fast.synthesis.worker import Summary, synthesize
 from tests.synthesis.stub import Stub, stub_config
 from tests.synthesis.test_resume import assert_same_run
 
@@ -55,7 +55,7 @@ def test_workers_begin_at_different_shards_and_miss_none() -> None:
 
 def test_cores_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 5, 7, 8})
-    assert [cores_of(n, 2) for n in (0, 1)] == [{2, 3}, {5, 7, 8}]
+    assert [cores_of(n, 2) for n in (0, 1)] == [{2, 3}, {5, 7}]
     assert [cores_of(n, 6) for n in (0, 5)] == [{2, 3, 5, 7, 8}] * 2
 
 
@@ -158,12 +158,19 @@ def test_each_rank_of_torchrun_is_a_worker(stubbed: RunConfig, tmp_path: Path, m
     places: list[Place] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-    monkeypatch.setattr(Job, "work", lambda self: places.append(self.place) or synthesize(self.config, self.out))
+
+    def work(self: Job) -> Summary:
+        places.append(self.place)
+        return synthesize(self.config, self.out, self.progress)
+
+    monkeypatch.setattr(Job, "work", work)
     for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
-        job = Job(stubbed, tmp_path / "run", progress=lambda done, total, rate: seen.append((done, total)))
+        seen.clear()
+        job = Job(stubbed, tmp_path / f"run{rank}", progress=lambda done, total, rate: seen.append((done, total)))
         assert start("torchrun", job).images == 7
+        assert seen == ([] if rank else [(2, 7), (4, 7), (6, 7), (7, 7)])
     assert places == [Place(2, 2), Place(1, 2)]
     assert verify(tmp_path / "run").problems == ()
 

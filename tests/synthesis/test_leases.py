@@ -13,6 +13,7 @@ import pytest
 from prism_fast.synthesis import leases as module
 from prism_fast.synthesis.files import ABANDONED_S, create, is_dead, new_attempt, replace, staged_name, sweep
 from prism_fast.synthesis.leases import Lease, Leases
+from tests.synthesis.attempts import dead_attempt
 
 
 class Clock:
@@ -29,11 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def dead() -> str:
-    """An attempt of a process of this machine that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    host, _, rest = new_attempt().rpartition(f"-{os.getpid()}-")
-    return f"{host}-{process.pid}-{rest}"
+    return dead_attempt()
 
 
 def worker(folder: Path, clock: Clock, name: str = "1/2") -> Leases:

@@ -8,9 +8,11 @@ import pytest
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, RunError
+from prism_fast.synthesis.files import staged_name
 from prism_fast.synthesis.repair import carry_out, examine
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
+from tests.synthesis.attempts import dead_attempt
 from tests.synthesis.test_resume import assert_same_run
 from tests.synthesis.test_verify import cut, edit, flip
 
@@ -20,6 +22,7 @@ def stray(shards: Path) -> None:
         shutil.copy(shards / f"000000.{ext}", shards / f"000007.{ext}")
 
 
+LEFT = dead_attempt()
 STRAYS = {"000007.idx", "000007.json", "000007.tar"}
 #: damage, the shard it destroys, the files that must go
 DAMAGES: dict[str, tuple[Callable[[Path], object], int | None, set[str]]] = {
@@ -30,11 +33,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], int | None, set[str]]] = {
     "foreign": (lambda s: edit(s / "000004.json", run_hash="f" * 64), 4, {"000004.json"}),
     "torn-record": (lambda s: (s / "000005.json").write_text("{"), 5, {"000005.json"}),
     "stray": (stray, None, STRAYS),
-    "temporary": (
-        lambda s: (s / "000006.tar.tmp-0a0a0a0a").write_bytes(b"x"),
-        None,
-        {"000006.tar.tmp-0a0a0a0a"},
-    ),
+    "temporary": (lambda s: staged_name(s / "000006.tar", LEFT).write_bytes(b"x"), None, {f"000006.tar.tmp-{LEFT}"}),
 }
 SHARDS = 7
 

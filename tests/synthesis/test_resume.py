@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,11 @@ import pytest
 from prism_fast.config import LaunchConfig, RunConfig, load_config
 from prism_fast.errors import RunError
 from prism_fast.synthesis import shards
+from prism_fast.synthesis.files import staged_name
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
+from tests.synthesis.attempts import dead_attempt
 from tests.tiny import write_config
 
 ROOT = Path(__file__).parents[2]
@@ -74,10 +75,7 @@ def test_a_finished_run_is_not_made_again(config: RunConfig, run: Path) -> None:
 def test_only_what_has_no_record_is_made_again(config: RunConfig, run: Path, finished: Path) -> None:
     (run / "shards" / "000001.json").unlink()
     (run / "shards" / "000001.tar").write_bytes(b"torn")
-    killed = subprocess.Popen([sys.executable, "-c", ""])
-    killed.wait()
-    left = f"000002.tar.tmp-{socket.gethostname()}-{killed.pid}-0123abcd"
-    (run / "shards" / left).write_bytes(b"left by a killed attempt")
+    staged_name(run / "shards" / "000002.tar", dead_attempt()).write_bytes(b"left by a killed attempt")
     seen: list[tuple[int, int]] = []
     summary = synthesize(config, run, lambda done, total, rate: seen.append((done, total)))
     assert summary.made_now == 4

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from prism_fast.errors import InputError
 from prism_fast.synthesis.launch.job import Job
 from prism_fast.synthesis.launch.share import cores_of, gpu_of
 from prism_fast.synthesis.place import Place
@@ -69,13 +70,26 @@ class _Slot:
 
 
 def launch(job: Job, watch: Callable[[], None]) -> None:
-    """Run ``job.workers`` processes until each has ended."""
+    """Run ``job.workers`` processes until each has ended; whatever ends this one, they end too.
+
+    Raises:
+        InputError: every worker refused its input.
+    """
     with tempfile.TemporaryDirectory(prefix="prism-fast-") as name, job.stop.patient():
         (Path(name) / "config.yaml").write_text(job.config.model_dump_json())  # JSON is YAML
-        slots = [_Slot(job, Path(name), number) for number in range(job.workers)]
-        _supervise(job, slots, watch)
-        for complaint in filter(None, (slot.complaint() for slot in slots)):
+        slots: list[_Slot] = []
+        job.stop.last_words = lambda: _end(slots)
+        try:
+            for number in range(job.workers):
+                slots.append(_Slot(job, Path(name), number))
+            _supervise(job, slots, watch)
+        finally:
+            _end(slots)
+        complaints = [complaint for slot in slots if (complaint := slot.complaint())]
+        for complaint in complaints:
             job.log(complaint)
+        if all(slot.process.returncode == InputError.exit_code for slot in slots):
+            raise InputError(f"every worker refused its input; {complaints[-1]}")
 
 
 def _supervise(job: Job, slots: list[_Slot], watch: Callable[[], None]) -> None:
@@ -88,3 +102,8 @@ def _supervise(job: Job, slots: list[_Slot], watch: Callable[[], None]) -> None:
         watch()
         time.sleep(_POLL_S)
     watch()
+
+
+def _end(slots: list[_Slot]) -> None:
+    for slot in slots:
+        slot.process.kill()  # nothing happens to one that has ended

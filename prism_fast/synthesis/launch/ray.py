@@ -7,6 +7,7 @@ Where the cluster is, Ray's own ``RAY_ADDRESS`` says; without it one is started 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 from prism_fast.errors import InputError
 from prism_fast.synthesis.launch.job import Job
-from prism_fast.synthesis.leases import Leases
+from prism_fast.synthesis.leases import POLL_S, Leases
 from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.worker import Worker
 
@@ -47,6 +48,8 @@ class Slot:
     def make(self, shard: int) -> int | None:
         """Make a shard; gives its number, or None when somebody else is making it."""
         record = self.worker.make(shard)
+        if record is None:
+            time.sleep(POLL_S)  # or it would be asked for again at once
         return None if record is None else record.shard
 
 
@@ -70,7 +73,8 @@ class _Crew:
             max_restarts=launch.restarts,
             max_task_retries=launch.restarts,
         )(Slot)
-        plain = Job(job.config, job.out.absolute(), job.workers, job.store)
+        store = job.store.absolute() if job.store else None
+        plain = Job(job.config, job.out.absolute(), job.workers, store)
         for number in range(1, job.workers + 1):
             one = actor.remote(plain, Place(number, job.workers))
             self.busy[one.open.remote()] = (one, None)
@@ -92,11 +96,11 @@ class _Crew:
     def _receive(self, reference: Any, actor: Any, shard: int | None) -> None:
         try:
             answer = self.ray.get(reference)
-        except self.ray.exceptions.RayActorError:
-            self.job.log("a worker died more often than launch.restarts allows; the others go on")
-            answer = None
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
+        except self.ray.exceptions.RayError as error:  # died more often than launch.restarts allows, out of memory
+            self.job.log(f"a worker is lost ({type(error).__name__}); the others go on")
+            answer = None
         else:
             self.idle.append(actor)
         if answer is None and shard is not None:
@@ -107,7 +111,7 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
     """Run ``job.workers`` actors until every shard has a record.
 
     Raises:
-        InputError: Ray is not installed.
+        InputError: Ray is not installed, no cluster answers, or it has no place for even one worker.
     """
     try:
         import ray
@@ -115,13 +119,27 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
         raise InputError("--launch ray needs Ray, which is not installed; pip install 'prism-fast[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+        except ConnectionError as error:
+            raise InputError(f"no Ray cluster answers at RAY_ADDRESS ({error}); start one, or unset it") from error
     try:
+        _require_place(ray.cluster_resources(), job)
         with job.stop.patient():
             _drive(_Crew(job, ray, deque(job.missing())), watch)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _require_place(resources: dict[str, float], job: Job) -> None:
+    needs = {"CPU": job.config.launch.cpus_per_worker, "GPU": int(job.config.sampling.device.startswith("cuda"))}
+    for kind, needed in needs.items():
+        if resources.get(kind, 0) < needed:
+            raise InputError(
+                f"a worker needs {needed} {kind}, the Ray cluster has {resources.get(kind, 0):g}; add nodes, or change "
+                "launch.cpus_per_worker or sampling.device"
+            )
 
 
 def _drive(crew: _Crew, watch: Callable[[], None]) -> None:

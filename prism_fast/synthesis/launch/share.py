@@ -6,10 +6,12 @@ import os
 
 
 def cores_of(number: int, workers: int) -> set[int]:
-    """Cores for worker ``number`` (from 0) of ``workers``: an equal part of ours, all of them if they are too few."""
-    cores = sorted(os.sched_getaffinity(0))
-    first, last = (len(cores) * n // workers for n in (number, number + 1))
-    return set(cores[first:last] if len(cores) >= workers else cores)
+    """Cores for worker ``number`` (from 0) of ``workers``: as many of ours for each, all if there are fewer than workers.
+
+    Equally many, though a core may be left over: their number can change the last bits of an image.
+    """
+    cores, each = sorted(os.sched_getaffinity(0)), len(os.sched_getaffinity(0)) // workers
+    return set(cores[number * each : (number + 1) * each] if each else cores)
 
 
 def gpu_of(number: int, device: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from prism_fast.synthesis.launch.job import Job
 from prism_fast.synthesis.place import Place
 
 _POLL_S = 2.0
+_REQUEUES = 1_000_000  # a worker may be requeued as often as its time is over
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Task:
 
     def __call__(self, number: int) -> int:
         """Be worker ``number``; gives the images it made."""
+        if not self.config.sampling.device.startswith("cuda"):
+            import torch
+
+            torch.set_num_threads(self.config.launch.cpus_per_worker)
         job = Job(self.config, self.out, self.workers, self.store, Place(number, self.workers))
         return job.work().made_now
 
@@ -40,16 +45,16 @@ class Task:
         return DelayedSubmission(self, number)
 
 
-def launch(job: Job, watch: Callable[[], None], cluster: str | None = None) -> None:
+def launch(job: Job, watch: Callable[[], None], cluster: str = "slurm") -> None:
     """Submit ``job.workers`` workers and wait for them; if this is stopped, they go on.
 
     Args:
         job: what to make.
         watch: called while waiting.
-        cluster: submitit's name of what runs the jobs; found out by itself when not given.
+        cluster: submitit's name of what runs the jobs.
 
     Raises:
-        InputError: submitit is not installed.
+        InputError: submitit is not installed, or Slurm is not.
     """
     try:
         import submitit
@@ -57,9 +62,14 @@ def launch(job: Job, watch: Callable[[], None], cluster: str | None = None) -> N
         raise InputError(
             "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
         ) from error
-    executor = submitit.AutoExecutor(folder=job.out.absolute() / "slurm", cluster=cluster)
+    try:
+        folder = job.out.absolute() / "slurm"
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
+    except RuntimeError as error:
+        raise InputError(f"--launch slurm finds no Slurm here ({error}); start it on a login node") from error
     executor.update_parameters(**_parameters(job))
-    task = Task(job.config, job.out.absolute(), job.workers, job.store)
+    store = job.store.absolute() if job.store else None
+    task = Task(job.config, job.out.absolute(), job.workers, store)
     jobs = executor.map_array(task, range(1, job.workers + 1))
     job.log(f"submitted {len(jobs)} workers, {jobs[0].job_id} to {jobs[-1].job_id}; messages in {executor.folder}")
     while not all(one.done() for one in jobs):
@@ -68,7 +78,7 @@ def launch(job: Job, watch: Callable[[], None], cluster: str | None = None) -> N
     watch()
     for one in jobs:
         if failure := one.exception():
-            job.log(f"worker {one.job_id}: {str(failure).strip().splitlines()[-1]}")
+            job.log(f"worker {one.job_id}: {(str(failure).strip().splitlines() or ['no message'])[-1]}")
 
 
 def _parameters(job: Job) -> dict[str, Any]:
