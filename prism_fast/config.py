@@ -128,7 +128,9 @@ class SynthesisConfig(_Document):
     @model_validator(mode="after")
     def _numbered(self) -> SynthesisConfig:
         if (shards := -(-self.images // self.shard_size)) > MOST_SHARDS:
-            raise ValueError(f"{shards} shards are more than the {MOST_SHARDS} that six digits number; raise shard_size")
+            raise ValueError(
+                f"{shards} shards are more than the {MOST_SHARDS} that six digits number; raise shard_size"
+            )
         return self
 
 

@@ -200,6 +200,6 @@ def _assumptions(
         "memory: weights, for engines beside the float32 networks, and the largest part's activations in each stream, "
         "without any fusion, workspace or fragmentation",
         f"storage: {pixel:g} bytes a pixel as {config.synthesis.image_format}, logits, headers; no replication",
-        f"price: {request.usd_per_hour:g} USD for an hour of one device, {request.price_from}; every device is paid until "
-        "the last one is ready, storage is not counted",
+        f"price: {request.usd_per_hour:g} USD for an hour of one device, {request.price_from}; every device is paid "
+        "until the last one is ready, storage is not counted",
     )

@@ -58,8 +58,8 @@ def extend(path: Path, images: int) -> Extended:
     and the plan of the old length go first, then ``run.json`` changes, then the longer plan is written.
 
     Raises:
-        InputError: a worker is busy, fewer images than the run has, or its label file changed. DataError: not a run directory.
-        RunError: the disk refused.
+        InputError: a worker is busy, fewer images than the run has, or its label file changed.
+        DataError: not a run directory. RunError: the disk refused.
     """
     directory = RunDirectory(path)
     require_idle(directory.shards)

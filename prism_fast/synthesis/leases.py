@@ -157,8 +157,8 @@ def require_idle(folder: Path) -> None:
     """
     if held := in_hand(folder):
         raise InputError(
-            f"{folder.parent} is being made: {', '.join(held[:3])}{' ...' if held[3:] else ''} in hand; stop its workers "
-            "first; leases of workers killed on other machines end by themselves, or delete their .lease files"
+            f"{folder.parent} is being made, {', '.join(held[:3])}{' ...' if held[3:] else ''} in hand; stop its "
+            "workers first; leases of workers killed on other machines end by themselves, or delete their .lease files"
         )
 
 

@@ -77,10 +77,10 @@ class ShardMaker:
         """The batches of the given shards."""
         for shard in shards:
             reach("shard-begun")
-            rows = self._plan.rows(*self.layout.extent(shard))
-            if len(rows) != self.layout.extent(shard)[1]:
+            planned = self._plan.rows(*self.layout.extent(shard))
+            if len(planned) != self.layout.extent(shard)[1]:
                 raise DataError(f"{self._plan.path} is shorter than its run; delete it and run the same command again")
-            parts = self.generator.parts(rows)
+            parts = self.generator.parts(planned)
             for number, rows in enumerate(parts, 1):
                 self.stop.check_batch()
                 yield _Work(shard, rows, number == len(parts))

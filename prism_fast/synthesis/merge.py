@@ -128,7 +128,8 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
         progress: told after every shard that was verified.
 
     Raises:
-        InputError: parts of different runs, models, engines or margins, a shard that differs between two, an ``out`` of another run.
+        InputError: parts of different runs, models, engines or margins, a shard that differs between two, an ``out``
+            of another run.
         DataError: a directory that is no run, or a damaged shard.
         RunError: the disk refused.
     """

@@ -6,9 +6,9 @@ import os
 
 
 def cores_of(number: int, workers: int) -> set[int]:
-    """Cores for worker ``number`` (from 0) of ``workers``: as many of ours for each, all if there are fewer than workers.
+    """Cores for worker ``number`` (from 0) of ``workers``: equally many for each; all of ours if they are too few.
 
-    Equally many, though a core may be left over: their number can change the last bits of an image.
+    A core may be left over: the number of threads can change the last bits of an image.
     """
     cores, each = sorted(os.sched_getaffinity(0)), len(os.sched_getaffinity(0)) // workers
     return set(cores[number * each : (number + 1) * each] if each else cores)
