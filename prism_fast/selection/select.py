@@ -115,7 +115,9 @@ def choose(
     reason, repeats = _alone(stored, settings), np.full(len(stored.index), -1, np.int64)
     classes = list(_by_class(stored))
     for done, (label, places) in enumerate(classes, 1):
-        quota, left = settings.quota(label, len(places)), places[reason[places] == _ACCEPTED]
+        left = places[reason[places] == _ACCEPTED]
+        limit = settings.quota(label, len(places))
+        quota = len(left) if limit is None else limit
         if features is None or settings.duplicates is None or not len(left):
             reason[left[quota:]] = _QUOTA
         else:
@@ -133,7 +135,7 @@ def _summary(run_hash: str, ledger: Ledger, classes: int, settings: Settings) ->
     counts = np.bincount(ledger.reason, minlength=len(REASONS))
     held = np.bincount(ledger.label, minlength=classes)
     taken = np.bincount(ledger.label[ledger.reason == _ACCEPTED], minlength=classes)
-    quotas = np.array([settings.quota(label, int(count)) for label, count in enumerate(held)])
+    quotas = [settings.quota(label, int(count)) for label, count in enumerate(held)]
     return Selection(
         run_hash=run_hash,
         images=len(ledger.index),
@@ -141,7 +143,7 @@ def _summary(run_hash: str, ledger: Ledger, classes: int, settings: Settings) ->
         rejected={name: int(count) for name, count in zip(REASONS[1:], counts[1:], strict=True)},
         classes=classes,
         accepted_by_class=PerClass(int(taken.min()), float(np.median(taken)), int(taken.max())),
-        short=int((taken < quotas).sum()),
+        short=sum(quota is not None and count < quota for count, quota in zip(taken.tolist(), quotas, strict=True)),
     )
 
 

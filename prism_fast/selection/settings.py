@@ -42,12 +42,12 @@ class Settings:
         if len(set(labels)) != len(labels):
             raise InputError("--quota names a class twice; give one quota a class")
 
-    def quota(self, label: int, stored: int) -> int:
-        """How many samples of a class are kept at most, of which ``stored`` exist."""
+    def quota(self, label: int, stored: int) -> int | None:
+        """How many samples of a class are kept at most, of which ``stored`` exist; None: all."""
         for named, count in self.quotas:
             if named == label:
                 return count
         if self.per_class is not None:
             return self.per_class
         # The fraction as it was written: 0.1 of 30 is 3, though 0.1 * 30 is more in floating point.
-        return stored if self.keep is None else math.ceil(Fraction(repr(self.keep)) * stored)
+        return None if self.keep is None else math.ceil(Fraction(repr(self.keep)) * stored)

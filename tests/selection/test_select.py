@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from prism_fast.selection.select import PerClass, parse_quotas, select
 from prism_fast.selection.settings import Settings
 from prism_fast.selection.stored import Progress, read_stored
 from prism_fast.synthesis.rundir import RunDirectory
-from tests.selection.crafted import Row, write_run
+from prism_fast.synthesis.shards import tar_bytes
+from tests.selection.crafted import Row, image, sample, write_run
 
 #: Classes 0 and 1, energies with ties, what the teacher saw.
 PLAIN = [
@@ -153,8 +155,6 @@ def test_features_are_the_teachers_of_the_wanted_samples(tmp_path: Path) -> None
     features = write_features(tmp_path / "f", shards, stored.index, stored.label == 1, teacher)
     found = features.at(np.array([9, 1]))
     assert (tmp_path / "f").stat().st_size == 4 * found.shape[1] * 2  # four samples of class 1, float16
-    from tests.selection.crafted import image
-
     net: Any = teacher.net
     pictures = teacher.prepare(torch.stack([image(10), image(7)]).float() / 255)
     pooled = net.forward_head(net.forward_features(pictures), pre_logits=True)
@@ -192,9 +192,9 @@ def test_the_features_are_gone_afterwards(tmp_path: Path, monkeypatch: pytest.Mo
 def spoil_images(run: Path) -> None:
     for shard in ShardSet.discover(run).shards:
         with shard.tar.open("r+b") as file:
-            for sample in shard.samples():
-                file.seek(sample.image.offset)
-                file.write(bytes(sample.image.size))
+            for held in shard.samples():
+                file.seek(held.image.offset)
+                file.write(bytes(held.image.size))
 
 
 def test_energies_need_neither_network_nor_image(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,15 +236,10 @@ def test_what_the_teacher_saw_must_be_stored(tmp_path: Path) -> None:
         select(run, Settings(agree=True))
 
 
-def test_a_sample_without_an_energy_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json, "dumps", lambda data, **_: '{"index": 0, "label": 0}')
-    crafted = Row(0, 1.0)
-    from tests.selection import crafted as maker
-
-    member = maker.tar_bytes([maker.sample(0, crafted)], "png", 95)
-    monkeypatch.undo()
-    run = write_run(tmp_path / "run", [crafted])
-    (run / "shards" / "000000.tar").write_bytes(member[0])
-    (run / "shards" / "000000.idx").write_text(member[1])
+def test_a_sample_without_an_energy_is_one_clear_error(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [Row(0, 1.0)])
+    tar, index = tar_bytes([replace(sample(0, Row(0, 1.0)), meta={"index": 0, "label": 0})], "png", 95)
+    (run / "shards" / "000000.tar").write_bytes(tar)
+    (run / "shards" / "000000.idx").write_text(index)
     with pytest.raises(DataError, match=r"000000\.tar: a sample's \.json lacks label or energy \(KeyError"):
         select(run, Settings())

@@ -36,4 +36,4 @@ def test_a_share_is_rounded_up_and_exact() -> None:
 def test_a_class_of_its_own_comes_before_the_rest() -> None:
     settings = Settings(per_class=5, quotas=((2, 0),))
     assert [settings.quota(label, 9) for label in (1, 2)] == [5, 0]
-    assert Settings().quota(0, 9) == 9
+    assert Settings().quota(0, 9) is None
