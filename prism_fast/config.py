@@ -171,6 +171,7 @@ class DistillConfig(_Document):
     flip: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     loader: Literal["dali", "torch"] = "dali"
+    selection: bool = Field(False, description="leave out what 'prism-fast select' rejected")
     checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
 

@@ -65,13 +65,18 @@ def real_sets() -> RealSets:
     )
 
 
+def shards_of(config: RunConfig, out: Path, name: str) -> ShardSet:
+    """What the student called ``name`` is trained on; of real pictures nothing is selected."""
+    return ShardSet.discover(out / name, config.distill.selection and name != "real")
+
+
 def train_students(config: RunConfig, out: Path, names: tuple[str, ...], bars: Bars) -> dict[str, Classifier]:
     """The same recipe on each set of shards; a finished student is loaded, an interrupted one goes on."""
     students = {}
     for name in names:
         folder = out / "students" / name
         with bars.phase(f"distil the student of {name} images") as progress:
-            distill(config.distill, ShardSet.discover(out / name), folder, mean=MEAN, std=STD, progress=progress)
+            distill(config.distill, shards_of(config, out, name), folder, mean=MEAN, std=STD, progress=progress)
         students[name] = load_classifier(str(folder / "student"))
     return students
 

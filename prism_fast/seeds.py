@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_fast.config import RunConfig
-from prism_fast.data.schema import ShardSet
-from prism_fast.demo import STUDENTS, Bars, real_sets
+from prism_fast.demo import STUDENTS, Bars, real_sets, shards_of
 from prism_fast.distill.student import MEAN, STD
 from prism_fast.distill.trainer import distill
 from prism_fast.errors import DataError
@@ -23,7 +22,7 @@ def _student(config: RunConfig, demo: Path, name: str, seed: int, bars: Bars) ->
         return demo / "students" / name / "student"
     folder = demo / "seeds" / f"{name}-{seed}"
     with bars.phase(f"student of {name} images, seed {seed}") as progress:
-        shards = ShardSet.discover(demo / name)
+        shards = shards_of(config, demo, name)
         distill(config.distill.model_copy(update={"seed": seed}), shards, folder, mean=MEAN, std=STD, progress=progress)
     return folder / "student"
 

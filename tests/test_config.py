@@ -149,6 +149,7 @@ def test_the_hash_covers_what_decides_the_bytes(assignment: str) -> None:
         "synthesis.images=7",
         "distill.steps=3",
         "distill.seed=4",
+        "distill.selection=true",
         "evaluate.neighbours=3",
         "models.teacher=elsewhere",
     ],

@@ -32,7 +32,7 @@ def distill(
     from prism_fast.models.device import require_device
 
     require_device(device)
-    shards = ShardSet.discover(run)
+    shards = ShardSet.discover(run, settings.distill.selection)
     mean, std, teacher = MEAN, STD, None
     if settings.distill.teacher == "live":
         classifier = load_classifier(resolve(settings.models.teacher, "teacher"))

@@ -27,13 +27,14 @@ def export(
     run: RunArg,
     out: OutOpt,
     layout: Annotated[Layout, typer.Option("--format", help="One folder a class, or Parquet.")],
+    selected: Annotated[bool, typer.Option("--selected", help="Leave out what 'select' rejected.")] = False,
     json_output: JsonOpt = False,
 ) -> None:
     """Write a run's images as one folder a class, or as Parquet with logits and prompts."""
     from prism_fast.synthesis.export import export as write
 
     with ProgressBars().phase("export, images") as progress:
-        images = write(run, out, _NAMES[layout], progress)
+        images = write(run, out, _NAMES[layout], progress, selected)
     if json_output:
         echo_json({"images": images, "format": layout.value, "out": str(out)})
     else:

@@ -24,6 +24,7 @@ from prism_fast.cli.prompts import prompts
 from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
+from prism_fast.cli.select import select
 from prism_fast.cli.stats import stats
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
@@ -50,6 +51,7 @@ app.command()(extend)
 app.command()(repair)
 app.command()(stats)
 app.command()(merge)
+app.command()(select)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 

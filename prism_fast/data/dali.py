@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.schema import Batch, ShardSet
+from prism_fast.data.schema import Batch, Shard, ShardSet
 from prism_fast.errors import DataError
 
 _MAX_THREADS = 4
@@ -25,6 +28,7 @@ _SHUFFLE_BUFFER = 16384
 
 def _pipeline(
     shards: ShardSet,
+    indices: Sequence[Path],
     config: DistillConfig,
     device: torch.device,
     mean: Sequence[float],
@@ -49,7 +53,7 @@ def _pipeline(
         # mmap is off: DALI keeps maps by path, and a file that shrinks under its map kills the process with SIGBUS.
         raw, labels, logits = fn.readers.webdataset(
             paths=[str(shard.tar) for shard in shards.shards],
-            index_paths=[str(shard.index) for shard in shards.shards],
+            index_paths=[str(index) for index in indices],
             ext=[shards.image_ext, "label", "logits"],
             dtypes=[types.UINT8, types.INT32, types.FLOAT16],
             missing_component_behavior="error",
@@ -81,7 +85,10 @@ def _pipeline(
 
 
 class DaliLoader:
-    """See :class:`prism_fast.data.loader.Loader`. Exact resume is DALI's own pipeline checkpoint."""
+    """See :class:`prism_fast.data.loader.Loader`. Exact resume is DALI's own pipeline checkpoint.
+
+    Shards of which samples are rejected get an index without these, in a temporary directory that goes with the loader.
+    """
 
     def __init__(
         self, shards: ShardSet, config: DistillConfig, device: torch.device, mean: Sequence[float], std: Sequence[float]
@@ -89,12 +96,15 @@ class DaliLoader:
         self._shards, self._config, self._device = shards, config, device
         self._mean, self._std = tuple(mean), tuple(std)
         self._pipe: Any = None
+        self._files = ExitStack()
+        self._indices = self._files.enter_context(_indices(shards))
         self._open(None)
 
     def _open(self, checkpoint: bytes | None) -> None:
-        self.close()
+        self._pipe = None
+        settings = (self._config, self._device, self._mean, self._std)
         try:
-            self._pipe = _pipeline(self._shards, self._config, self._device, self._mean, self._std, checkpoint)
+            self._pipe = _pipeline(self._shards, self._indices, *settings, checkpoint)
             self._pipe.build()
         except RuntimeError as error:
             raise DataError(f"DALI cannot open {self._shards.shards[0].tar.parent}: {_reason(error)}") from error
@@ -129,8 +139,24 @@ class DaliLoader:
         self._open(bytes(state["checkpoint"].numpy()))
 
     def close(self) -> None:
-        """Drop the pipeline and its threads."""
+        """Drop the pipeline, its threads and its files."""
         self._pipe = None
+        self._files.close()
+
+
+@contextmanager
+def _indices(shards: ShardSet) -> Iterator[list[Path]]:
+    """Each shard's index: its own, or a temporary one without what is rejected."""
+    with tempfile.TemporaryDirectory(prefix="prism-fast-index-") as folder:
+        yield [_index(shard, Path(folder)) for shard in shards.shards]
+
+
+def _index(shard: Shard, folder: Path) -> Path:
+    if not shard.rejected:
+        return shard.index
+    path = folder / shard.index.name
+    path.write_text(shard.index_text())
+    return path
 
 
 def _reason(error: RuntimeError) -> str:

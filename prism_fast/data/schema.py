@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor
 
 from prism_fast.errors import DataError
+from prism_fast.selection.ledger import rejected_samples
 
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 _BLOCK = 512
@@ -44,16 +45,18 @@ class Member:
 
 @dataclass(frozen=True)
 class Sample:
-    """The parts of a sample that training reads."""
+    """The parts of a sample that are read one by one; ``meta`` is the `.json`."""
 
+    index: int
     image: Member
     label: Member
     logits: Member
+    meta: Member
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard and what its record says."""
+    """One finished shard and what its record says; the samples of ``rejected`` indices are not read."""
 
     tar: Path
     index: Path
@@ -61,20 +64,44 @@ class Shard:
     classes: int
     image_ext: str
     sha256: str
+    rejected: frozenset[int] = frozenset()
+
+    @property
+    def number(self) -> int:
+        """Place among the run's shards."""
+        return int(self.tar.stem)
+
+    @property
+    def kept(self) -> int:
+        """Number of samples that are read."""
+        return self.rows - len(self.rejected)
 
     def samples(self) -> list[Sample]:
-        """Offsets of every sample, from the index.
+        """Offsets of every sample that is not rejected, from the index.
 
         Raises:
             DataError: the index is malformed, or does not belong to this record.
         """
+        return [sample for _, sample in self._entries()]
+
+    def index_text(self) -> str:
+        """An index in DALI's format of the samples that are not rejected.
+
+        Raises:
+            DataError: the index does not belong to this record.
+        """
+        return "\n".join([f"v1.2 {self.kept}", *(line for line, _ in self._entries())]) + "\n"
+
+    def _entries(self) -> list[tuple[str, Sample]]:
+        """Lines of the index and what they say, without the header and what is rejected."""
         lines = self.index.read_text().splitlines()
         if not lines or lines[0].split() != ["v1.2", str(self.rows)]:
             found = lines[0] if lines else "an empty file"
             raise DataError(f"{self.index}: expected the header 'v1.2 {self.rows}', found {found!r}; rebuild the shard")
         if len(lines) != self.rows + 1:
             raise DataError(f"{self.index}: expected {self.rows} samples, found {len(lines) - 1}; rebuild the shard")
-        return [self._sample(line) for line in lines[1:]]
+        entries = [(line, self._sample(line)) for line in lines[1:]]
+        return [(line, sample) for line, sample in entries if sample.index not in self.rejected]
 
     def _sample(self, line: str) -> Sample:
         words = line.split()
@@ -83,9 +110,10 @@ class Shard:
                 ext: Member(int(offset), int(size))
                 for ext, offset, size in zip(words[0::4], words[1::4], words[2::4], strict=True)
             }
-            sample = Sample(members[self.image_ext], members["label"], members["logits"])
-        except (KeyError, ValueError) as error:
-            wanted = f"{self.image_ext}, label, logits"
+            index, *_ = words[3].split(".")
+            sample = Sample(int(index), *(members[ext] for ext in (self.image_ext, "label", "logits", "json")))
+        except (KeyError, ValueError, IndexError) as error:
+            wanted = f"{self.image_ext}, label, logits, json"
             raise DataError(f"{self.index}: a sample lacks one of {wanted}: {line[:80]!r}") from error
         if sample.label.size != 4 or sample.logits.size != 2 * self.classes:
             raise DataError(
@@ -100,7 +128,7 @@ class Shard:
         Raises:
             DataError: the tar is truncated, or the index disagrees with it.
         """
-        last = max((member for sample in self.samples() for member in vars(sample).values()), key=lambda m: m.offset)
+        last = max((member for s in self.samples() for member in (s.image, s.label, s.logits)), key=lambda m: m.offset)
         size = self.tar.stat().st_size
         if size < last.offset + last.size + len(_END_OF_ARCHIVE) or size % _BLOCK:
             raise DataError(f"{self.tar} is truncated: {size} bytes; synthesize the shard again")
@@ -136,13 +164,15 @@ class ShardSet:
     image_ext: str
 
     @classmethod
-    def discover(cls, run: Path) -> ShardSet:
+    def discover(cls, run: Path, selected: bool = False) -> ShardSet:
         """Find the shards of a run directory that have a record, and check them.
 
-        A shard whose samples were all quarantined is left out.
+        A shard whose samples were all quarantined is left out. With ``selected`` so are the samples that
+        `prism-fast select` rejected, and shards of which none is left.
 
         Raises:
-            DataError: no directory, no finished shard, no sample, a truncated tar, a missing index, or mixed formats.
+            DataError: no directory, no finished shard, no sample, a truncated tar, a missing index, mixed formats, or
+                no selection that fits the run.
         """
         directory = run / "shards"
         if not directory.is_dir():
@@ -161,11 +191,21 @@ class ShardSet:
                 )
         for shard in shards:
             shard.check()
-        return cls(shards, sum(shard.rows for shard in shards), shards[0].classes, shards[0].image_ext)
+        shards = _selected(run, shards) if selected else shards
+        return cls(shards, sum(shard.kept for shard in shards), shards[0].classes, shards[0].image_ext)
 
     def digest(self) -> str:
-        """SHA-256 over the shards' own hashes: the identity of the data set."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+        """SHA-256 over the shards' own hashes and what is rejected of them: the identity of the data set."""
+        parts = (shard.sha256 + "".join(f" {i}" for i in sorted(shard.rejected)) for shard in self.shards)
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _selected(run: Path, shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
+    rejected = rejected_samples(run, [shard.sha256 for shard in shards])
+    some = (replace(shard, rejected=rejected.get(shard.number, frozenset())) for shard in shards)
+    if not (left := tuple(shard for shard in some if shard.kept)):
+        raise DataError(f"{run}: its selection rejects every sample; select again with 'prism-fast select {run}'")
+    return left
 
 
 def _open_shard(record: Path) -> Shard:

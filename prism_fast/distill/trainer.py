@@ -156,7 +156,8 @@ def _targets(batch: Batch, images: Tensor, teacher: nn.Module | None) -> Tensor:
 
 
 def _identity(config: DistillConfig, shards: ShardSet, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    recipe = config.model_dump(mode="json", exclude={"checkpoint_every"})
+    # What was selected is a part of the digest.
+    recipe = config.model_dump(mode="json", exclude={"checkpoint_every", "selection"})
     return {**recipe, "mean": list(mean), "std": list(std), "shards": shards.digest()}
 
 

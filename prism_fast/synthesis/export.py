@@ -18,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.selection.ledger import rejected_samples
 from prism_fast.synthesis.card import dataset_card
 from prism_fast.synthesis.plan import PlanFile
 from prism_fast.synthesis.rundir import RunDirectory
@@ -47,6 +49,16 @@ class _Source:
     shards: Path
     records: tuple[Record, ...]
     names: tuple[str, ...]
+    rejected: dict[int, frozenset[int]]
+
+    def left(self, record: Record) -> int:
+        """How many of a shard's samples are written."""
+        return record.rows - len(self.rejected.get(record.shard, ()))
+
+    def card(self, config: RunConfig) -> str:
+        """The dataset card of what is written."""
+        records = [record.model_copy(update={"rows": self.left(record)}) for record in self.records]
+        return dataset_card(config, records, "data/*.parquet")
 
 
 def raw_samples(tar: Path, image_ext: str) -> Iterator[RawSample]:
@@ -73,20 +85,24 @@ def raw_samples(tar: Path, image_ext: str) -> Iterator[RawSample]:
 
 def _samples(source: _Source, record: Record) -> Iterator[RawSample]:
     tar, count = source.shards / f"{record.shard:06d}.tar", 0
+    rejected = source.rejected.get(record.shard, frozenset())
     for count, sample in enumerate(raw_samples(tar, record.image_ext), 1):  # noqa: B007
-        yield sample
+        if sample.index not in rejected:
+            yield sample
     if count != record.rows:  # a tar cut between two members reads without an error
         raise DataError(f"{tar} cannot be read ({count} samples instead of {record.rows}); see 'prism-fast verify'")
 
 
-def _source(directory: RunDirectory) -> _Source:
+def _source(directory: RunDirectory, selected: bool) -> _Source:
     records = tuple(record for _, record in sorted(directory.records().items()))
     if not records:
         raise DataError(f"{directory.path} holds no finished shard; run 'prism-fast synthesize' first")
+    hashes = [record.sha256 for record in records if record.rows]
+    rejected = rejected_samples(directory.path, hashes) if selected else {}
     classes = records[0].classes
     rows = PlanFile(directory.path / "plan.parquet").rows(0, classes)  # classes take turns: each has one here
     named = {row["label"]: row["class_name"] for row in rows}
-    return _Source(directory.shards, records, tuple(named.get(i, str(i)) for i in range(classes)))
+    return _Source(directory.shards, records, tuple(named.get(i, str(i)) for i in range(classes)), rejected)
 
 
 @contextmanager
@@ -161,27 +177,29 @@ def _to_parquet(source: _Source, record: Record, out: Path) -> None:
 _WRITERS: dict[Format, Callable[[_Source, Record, Path], None]] = {"imagefolder": _to_folders, "parquet": _to_parquet}
 
 
-def export(run: Path, out: Path, layout: Format, progress: Progress | None = None) -> int:
+def export(run: Path, out: Path, layout: Format, progress: Progress | None = None, selected: bool = False) -> int:
     """Write a run's finished shards in another layout; returns the number of images.
+
+    With ``selected`` what `prism-fast select` rejected is left out.
 
     ``imagefolder``: ``LABEL_NAME/INDEX.png``, the encoded images as they are. ``parquet``: a file a shard, with logits,
     prompts and the dataset card.
 
     Raises:
-        DataError: no finished shard, or one that cannot be read.
+        DataError: no finished shard, one that cannot be read, or no selection that fits the run.
         InputError: ``out`` is not empty. RunError: the disk refused.
     """
     directory = RunDirectory(run)
-    config, source, images = stored_config(directory), _source(directory), 0
+    config, source, images = stored_config(directory), _source(directory, selected), 0
     with _whole(out) as staged:
         if layout == "imagefolder":  # an empty one too, or those behind it would be numbered wrongly
             for name in _folder_names(source.names):
                 (staged / name).mkdir()
         for done, record in enumerate(source.records, 1):
             _WRITERS[layout](source, record, staged)
-            images += record.rows
+            images += source.left(record)
             if progress:
                 progress(done, len(source.records), images)
         if layout == "parquet":
-            (staged / "README.md").write_text(dataset_card(config, source.records, "data/*.parquet"))
+            (staged / "README.md").write_text(source.card(config))
     return images

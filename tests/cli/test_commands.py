@@ -30,6 +30,7 @@ def test_help_names_every_command(prism: Command) -> None:
         "repair",
         "stats",
         "merge",
+        "select",
     ):
         assert name in answer.out
 

@@ -1,0 +1,1 @@
+"""Which of a finished run's samples a student is trained on."""
