@@ -41,7 +41,7 @@ def plan(
     usd = chosen.usd_per_hour if price is None else price
     measured = read_bench(bench, settings.name, row) if bench else None
     price_from = "a round number of ours, not an offer; give --price" if price is None else "as given"
-    request = Request(wanted, count, usd, price_from, Efficiency(compute=efficiency))
+    request = Request(wanted, count, usd, Efficiency(compute=efficiency), price_from)
     made = make_plan(settings, count_run(outline_run(settings)), request, chosen, measured)
     if json_output:
         from dataclasses import asdict

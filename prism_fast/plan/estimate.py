@@ -50,8 +50,8 @@ class Request:
     images: int
     count: int
     usd_per_hour: float
-    price_from: str = "as given"
     efficiency: Efficiency = Efficiency()
+    price_from: str = "as given"
 
 
 @dataclass(frozen=True)

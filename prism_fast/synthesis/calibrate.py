@@ -78,5 +78,9 @@ def load_margins(path: Path) -> Margins | None:
     """What is stored at ``path``, if anything whole is."""
     try:
         return Margins.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):  # a file cut short by a power failure is made again
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValidationError,
+    ):  # cut short by a power failure: made again
         return None

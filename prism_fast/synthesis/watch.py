@@ -20,8 +20,8 @@ class Frame:
     """One look at a run.
 
     ``energy_first`` and ``energy_last`` are means over the first and the last tenth of the finished shards, in the
-    order in which they were finished: they drift apart when what is made changes. ``in_hand`` counts leases; without
-    one nobody is known to be working and there is no ``eta_s``.
+    order in which they were finished: they drift apart when what is made changes. ``in_hand`` counts leases; when there
+    is work left and none is held, nobody is known to be working and there is no ``eta_s``.
     """
 
     images: int
@@ -70,6 +70,7 @@ class Watcher:
         covered = sum(r.planned for r in records)
         rate = _rate(finished)
         first, last = _energies(records)
+        left = self.layout.images - covered
         in_hand = sum(1 for _ in self.directory.shards.glob("[0-9]*.lease"))
         return Frame(
             images=sum(r.rows for r in records),
@@ -80,7 +81,7 @@ class Watcher:
             quarantined=sum(len(r.quarantined) for r in records),
             unreadable=unreadable,
             images_per_s=rate,
-            eta_s=(self.layout.images - covered) / rate if rate and in_hand else None,
+            eta_s=left / rate if rate and (in_hand or not left) else None,
             idle_s=max(0.0, now - finished[-1].at) if finished else None,
             energy_first=first,
             energy_last=last,

@@ -23,7 +23,7 @@ COST = RunCost(4, 8, (PartCost("unet", 10, 100, 10, 300, 80), PartCost("decoder"
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     sizes = ("sampling.batch_size=4", "synthesis.shard_size=8", "synthesis.images=64", "engines.backend=eager")
-    return load_config("minis-emoji", sizes)
+    return load_config("minis-emoji", (*sizes, "launch.streams=1"))
 
 
 def plan(config: RunConfig, images: int = 64, count: int = 2, **more: object) -> Plan:
@@ -45,6 +45,16 @@ def test_the_roofline_by_hand(config: RunConfig) -> None:
     assert made.usd == pytest.approx(4 * made.hours)
     assert made.limited_by.startswith("unet (56% of the time, bound by compute")
     assert (made.peak_memory_bytes, made.fits) == (900, True)
+
+
+def test_engines_stand_beside_the_networks_they_were_built_from(config: RunConfig) -> None:
+    """In fp32: all weights, the called parts' once more, and the largest activations in each of two streams."""
+    engines = config.engines.model_copy(update={"backend": "openvino", "precision": "fp32"})
+    launch = config.launch.model_copy(update={"streams": 2})
+    called = [part for part in COST.parts if part.calls]
+    most = max(part.activation_bytes for part in called)
+    made = plan(config.model_copy(update={"engines": engines, "launch": launch}))
+    assert made.peak_memory_bytes == COST.weight_bytes + sum(part.weight_bytes for part in called) + 2 * most
 
 
 def test_half_precision_computes_twice_as_fast_and_moves_half(config: RunConfig) -> None:

@@ -172,7 +172,7 @@ def test_each_rank_of_torchrun_is_a_worker(stubbed: RunConfig, tmp_path: Path, m
         assert start("torchrun", job).images == 7
         assert seen == ([] if rank else [(2, 7), (4, 7), (6, 7), (7, 7)])
     assert places == [Place(2, 2), Place(1, 2)]
-    assert verify(tmp_path / "run").problems == ()
+    assert verify(tmp_path / "run0").problems == ()
 
 
 def test_torchrun_wants_its_variables(stubbed: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
