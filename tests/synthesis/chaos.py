@@ -23,7 +23,7 @@ from PIL import Image
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import PrismError, StoppedError
-from prism_fast.synthesis import faults, files, leases, rundir, worker
+from prism_fast.synthesis import faults, leases, rundir, worker
 from prism_fast.synthesis.faults import POINTS, VARIABLE
 from prism_fast.synthesis.files import new_attempt
 from prism_fast.synthesis.leases import Lease, Leases
@@ -161,14 +161,16 @@ class Chaos:
 
     def skewed_clocks(self) -> None:
         """Workers on hosts that cannot see each other's processes, their clocks minutes apart, one of them killed."""
-        launch = self.config.launch.model_copy(update={"lease_s": 1.0})
-        config = self.config.model_copy(update={"launch": launch})
+        real = Leases.__init__
 
         def work(skew: float) -> Callable[[], object]:
             def skewed() -> None:
-                files._here = lambda: f"host{skew}"
-                Leases.__init__.__defaults__ = ("1/1", 60.0, lambda: time.time() + skew)  # type: ignore[attr-defined]
-                synthesize(config, out)
+                def begin(self: Leases, folder: Path, worker: str, duration_s: float) -> None:
+                    real(self, folder, worker, 1.0, lambda: time.time() + skew)
+
+                leases.is_dead = lambda attempt: False  # type: ignore[attr-defined]
+                Leases.__init__ = begin  # type: ignore[assignment,method-assign]
+                synthesize(self.config, out)
 
             return skewed
 
