@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, is_dead, new_attempt, replace
+from prism_fast.synthesis.files import create, is_dead, make_folder, new_attempt, patience, replace
 
 T = TypeVar("T")
 DURATION_S = 60.0
@@ -61,7 +61,7 @@ class Leases:
         """Whether ``name`` is now this worker's: it was free, or abandoned."""
         lease = Lease(worker=self.worker, attempt=new_attempt(), expires=self.clock() + self.duration_s)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             taken = create(self.path(name), _data(lease), durable=False) or self._steal(name, lease)
             reach("lease-taken")
         except OSError:  # a disk that refuses a lease refuses the record too, and that error says what to do
@@ -127,7 +127,7 @@ class Leases:
                     return make() if found is None else found
                 finally:
                     self.release(name)
-            time.sleep(POLL_S)
+            time.sleep(POLL_S * patience(self.folder))
         return found
 
     def _beat(self) -> None:

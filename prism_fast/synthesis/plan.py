@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from prism_fast.errors import ConfigError
 from prism_fast.labels.space import LabelSpace, load_label_space
 from prism_fast.prompts.select import plan_row
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import staged_name
+from prism_fast.synthesis.files import building, parquet_source
 
 SCHEMA = pa.schema(
     [
@@ -52,17 +51,10 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> int:
     """Write the whole plan to Parquet in bounded memory; returns the number of rows."""
     space = load_label_space(config.labels)
     total = config.synthesis.images
-    temporary = staged_name(path)  # of several workers that write it at once each writes the same rows
-    try:
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
-            for start in range(0, total, chunk):
-                writer.write_table(_rows(config, space, start, min(start + chunk, total)))
-        temporary.replace(path)
-        reach("plan-written")
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with building(path) as local, pq.ParquetWriter(local, SCHEMA) as writer:  # of several workers each writes the same
+        for start in range(0, total, chunk):
+            writer.write_table(_rows(config, space, start, min(start + chunk, total)))
+    reach("plan-written")
     return total
 
 
@@ -71,7 +63,7 @@ class PlanFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(parquet_source(path))
         groups = self._file.metadata.num_row_groups
         self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
         self._latest: tuple[int, pa.Table] | None = None

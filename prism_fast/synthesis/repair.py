@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.errors import RunError
+from prism_fast.synthesis.files import reading
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.verify import Finding, Progress, inspect
 
@@ -32,8 +33,9 @@ def _removals(directory: RunDirectory, findings: list[Finding]) -> Iterator[Remo
     for finding in findings:
         reason = (finding.problem or "").partition(";")[0]  # what follows is what to do by hand
         yield from (Removal(path, reason) for path in finding.condemned)
-    for path in sorted(directory.shards.glob("*.tmp-*")):
-        yield Removal(path, "left by a killed attempt")
+    with reading(directory.shards):
+        left = sorted(directory.shards.glob("*.tmp-*"))
+    yield from (Removal(path, "left by a killed attempt") for path in left)
 
 
 def examine(path: Path, progress: Progress | None = None) -> Repair:

@@ -15,7 +15,7 @@ from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
-from prism_fast.synthesis.files import create, writing
+from prism_fast.synthesis.files import create, patience, read_if_there, writing
 from prism_fast.synthesis.leases import POLL_S, Leases
 from prism_fast.synthesis.maker import ShardMaker
 from prism_fast.synthesis.place import Place
@@ -130,7 +130,7 @@ class Worker:
                 yield record
             self.stop.check()
             if not made:  # what is missing is in other workers' hands
-                time.sleep(POLL_S)
+                time.sleep(POLL_S * patience(self.directory.path))
 
     def make(self, shard: int) -> Record | None:
         """The record of one shard, made here unless there is one; None while it is in another worker's hands."""
@@ -158,10 +158,9 @@ def lease_name(shard: int) -> str:
 
 
 def _begun_with(path: Path) -> MadeWith | None:
+    data = read_if_there(path)
     try:
-        return MadeWith.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        return MadeWith.model_validate_json(data) if data is not None else None
     except ValidationError as error:
         raise DataError(f"{path} does not say which engines the run was begun with; delete it and go on") from error
 

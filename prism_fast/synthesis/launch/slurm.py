@@ -13,6 +13,7 @@ from typing import Any
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
+from prism_fast.paths import in_store
 from prism_fast.synthesis.launch.job import Job
 from prism_fast.synthesis.place import Place
 
@@ -49,8 +50,13 @@ def launch(job: Job, watch: Callable[[], None], cluster: str | None = None) -> N
         cluster: submitit's name of what runs the jobs; found out by itself when not given.
 
     Raises:
-        InputError: submitit is not installed.
+        InputError: submitit is not installed, or has no directory for its messages.
     """
+    if in_store(job.out):
+        raise InputError(
+            f"--launch slurm keeps the jobs' messages in the run directory, which {job.out} is not; submit a job array "
+            "of 'prism-fast synthesize ... --worker i/N' instead"
+        )
     try:
         import submitit
     except ImportError as error:

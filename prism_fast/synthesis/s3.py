@@ -1,0 +1,43 @@
+"""S3 by ``s3fs``, whose every failure is an ``OSError`` here; imported when a run is at ``s3://``.
+
+s3fs translates what the service answers, but not that there is no answer: no credentials, no such host, a connection
+that is refused or breaks off.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import ClientError
+from botocore.exceptions import BotoCoreError
+from fsspec.asyn import sync_wrapper  # noqa: TID253  (this module is imported late itself)
+from s3fs import S3FileSystem
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(errno.EIO, str(error)) from error
+
+
+class S3(S3FileSystem):  # type: ignore[misc]
+    """What ``s3://`` means in this process."""
+
+    async def _call_s3(self, *args: Any, **options: Any) -> Any:
+        with _translated():
+            return await super()._call_s3(*args, **options)
+
+    call_s3 = sync_wrapper(_call_s3)
+
+    async def _lsdir(self, *args: Any, **options: Any) -> Any:
+        with _translated():
+            return await super()._lsdir(*args, **options)
+
+    async def _cat_file(self, *args: Any, **options: Any) -> Any:
+        with _translated():
+            return await super()._cat_file(*args, **options)
