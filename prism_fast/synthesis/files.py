@@ -24,7 +24,7 @@ import pyarrow as pa
 from prism_fast.errors import RunError
 from prism_fast.paths import in_store
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.objects import put, put_new
+from prism_fast.synthesis.objects import children, put, put_new
 
 #: A staged file of another host is taken for abandoned after this long; writing one takes seconds.
 ABANDONED_S = 3600.0
@@ -98,7 +98,7 @@ def names(folder: Path) -> list[str]:
         OSError: it cannot be listed.
     """
     try:
-        return [path.name for path in folder.iterdir()] if in_store(folder) else os.listdir(folder)
+        return children(folder) if in_store(folder) else os.listdir(folder)
     except FileNotFoundError:
         return []
 

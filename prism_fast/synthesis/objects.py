@@ -61,6 +61,16 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
+def children(folder: Path) -> list[str]:
+    """Names directly below an address.
+
+    Raises:
+        FileNotFoundError: there are none. OSError: the store refused.
+    """
+    keys: list[str] = _system(folder).ls(_key(folder), detail=False)
+    return [key.rstrip("/").rpartition("/")[2] for key in keys]
+
+
 def _system(path: Path) -> Any:
     return cast(Any, path).fs
 

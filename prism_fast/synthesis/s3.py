@@ -7,6 +7,7 @@ that is refused or breaks off.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,15 @@ def _translated() -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError) as error:
         raise OSError(errno.EIO, str(error)) from error
+    except OSError as error:
+        if _is_taken(error.__cause__):  # not every service says which condition failed, but we only know one
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        raise
+
+
+def _is_taken(cause: BaseException | None) -> bool:
+    answer = getattr(cause, "response", None) or {}
+    return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
 class S3(S3FileSystem):  # type: ignore[misc]
