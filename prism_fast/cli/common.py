@@ -21,9 +21,7 @@ OutOpt = Annotated[Path, typer.Option("--out", parser=local_path, help="Director
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change one value: section.key=value. Repeatable.")]
 StoreOpt = Annotated[
     Path | None,
-    typer.Option(
-        "--store", parser=local_path, help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache."
-    ),
+    typer.Option("--store", parser=local_path, help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -12,7 +12,9 @@ from prism_fast.paths import local_path
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(parser=local_path, help="Partial runs of the same configuration and models.")],
+    runs: Annotated[
+        list[Path], typer.Argument(parser=local_path, help="Partial runs of the same configuration and models.")
+    ],
     out: OutOpt,
     json_output: JsonOpt = False,
 ) -> None:

@@ -12,7 +12,9 @@ from prism_fast.paths import local_path
 
 def report(
     run: Annotated[Path, typer.Argument(parser=local_path, help="What 'synthesize' or 'demo' wrote.")],
-    out: Annotated[Path | None, typer.Option("--out", parser=local_path, help="HTML file; default: report.html in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=local_path, help="HTML file; default: report.html in the run.")
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", parser=local_path, help="Also write a PNG: the first four images of each class."),

@@ -24,7 +24,7 @@ import pyarrow as pa
 from prism_fast.errors import RunError
 from prism_fast.paths import in_store
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.objects import children, put, put_new
+from prism_fast.synthesis.objects import children, get, put, put_new
 
 #: A staged file of another host is taken for abandoned after this long; writing one takes seconds.
 ABANDONED_S = 3600.0
@@ -103,6 +103,15 @@ def names(folder: Path) -> list[str]:
         return []
 
 
+def read(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    return get(path) if in_store(path) else path.read_bytes()
+
+
 def parquet_source(path: Path) -> Path | pa.BufferReader:
     """What pyarrow reads a file from: an object is fetched whole.
 
@@ -112,7 +121,7 @@ def parquet_source(path: Path) -> Path | pa.BufferReader:
     if not in_store(path):
         return path
     with reading(path):
-        return pa.BufferReader(path.read_bytes())
+        return pa.BufferReader(read(path))
 
 
 @contextmanager
@@ -155,7 +164,7 @@ def read_if_there(path: Path) -> bytes | None:
     """
     with reading(path):
         try:
-            return path.read_bytes()
+            return read(path)
         except FileNotFoundError:
             return None
 

@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, is_dead, make_folder, new_attempt, patience, replace
+from prism_fast.synthesis.files import create, is_dead, make_folder, new_attempt, patience, read, replace
 
 T = TypeVar("T")
 DURATION_S = 60.0
@@ -93,7 +93,7 @@ class Leases:
 
     def _read(self, name: str) -> Lease | None:
         try:
-            return Lease.model_validate_json(self.path(name).read_bytes())
+            return Lease.model_validate_json(read(self.path(name)))
         except (OSError, ValidationError):
             return None
 

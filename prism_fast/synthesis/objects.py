@@ -56,9 +56,19 @@ def put_new(path: Path, data: bytes) -> bool:
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return path.read_bytes() == data
+        return get(path) == data
     except FileNotFoundError:  # deleted since
         return False
+
+
+def get(path: Path) -> bytes:
+    """The bytes of an object, by one request.
+
+    Raises:
+        FileNotFoundError: there is none. OSError: the store refused.
+    """
+    data: bytes = _system(path).cat_file(_key(path))
+    return data
 
 
 def children(folder: Path) -> list[str]:

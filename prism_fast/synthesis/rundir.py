@@ -16,7 +16,7 @@ from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.paths import in_store
 from prism_fast.synthesis.card import dataset_card
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, make_folder, names, parquet_source, reading, replace, sweep
+from prism_fast.synthesis.files import create, make_folder, names, parquet_source, read, reading, replace, sweep
 from prism_fast.synthesis.plan import write_plan
 from prism_fast.synthesis.shards import Record, finished_shards
 
@@ -84,7 +84,7 @@ class RunDirectory:
         """
         facts = self.path / "run.json"
         try:
-            data = json.loads(facts.read_text())
+            data = json.loads(read(facts))
             owner, held = data["run_hash"], data["config"]["synthesis"]["images"]
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -111,7 +111,7 @@ class RunDirectory:
         """
         facts = self.path / "run.json"
         try:
-            data: dict[str, Any] = json.loads(facts.read_text())
+            data: dict[str, Any] = json.loads(read(facts))
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise DataError(f"{self.path} is not a run directory: no readable run.json") from error
         except OSError as error:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.errors import DataError, RunError
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import Draft, draft, make_folder, new_attempt, reading, sync_directory
+from prism_fast.synthesis.files import Draft, draft, make_folder, new_attempt, read, reading, sync_directory
 
 _BLOCK = 512
 _READERS = 8  # each record is a request to an object store
@@ -193,7 +193,7 @@ def read_record(path: Path) -> Record:
         DataError: it is not a record; the message says to delete it. RunError: it cannot be read.
     """
     with reading(path):
-        data = path.read_bytes()
+        data = read(path)
     try:
         return Record.model_validate_json(data)
     except ValidationError as error:

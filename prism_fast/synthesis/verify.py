@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.errors import DataError, RunError
-from prism_fast.synthesis.files import reading
+from prism_fast.synthesis.files import read, reading
 from prism_fast.synthesis.rundir import Layout, RunDirectory
 from prism_fast.synthesis.shards import Record, read_record
 from prism_fast.synthesis.tarscan import Member, scan
@@ -63,7 +63,7 @@ def _difference(tar: Path, index: Path, record: Record) -> str | None:
     found = scan(tar)
     if found.sha256 != record.sha256:
         return differs
-    if index.read_bytes() != _index_of(found.members).encode():
+    if read(index) != _index_of(found.members).encode():
         return f"{index.name} does not describe {tar.name}; delete {tar.stem}.json and run the synthesis again"
     indices = {m.name.partition(".")[0] for m in found.members}
     planned = range(record.first_index, record.first_index + record.planned)

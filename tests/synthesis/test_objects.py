@@ -14,7 +14,7 @@ import pytest
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, PrismError, RunError
 from prism_fast.paths import in_store, local_path, run_path
-from prism_fast.synthesis import faults, worker
+from prism_fast.synthesis import faults, files, worker
 from prism_fast.synthesis import leases as leases_module
 from prism_fast.synthesis.extend import extend
 from prism_fast.synthesis.faults import POINTS, VARIABLE
@@ -259,11 +259,12 @@ def test_refused_at_a_point(
     with monkeypatch.context() as patch:
         patch.setenv(VARIABLE, f"{point}=EIO")
         patch.setattr(faults, "_reached", type(faults._reached)())
+        said = ""
         try:
             synthesize(config, out)
         except PrismError as error:
-            assert "Input/output error" in str(error)
-            assert "memory://bucket/run" in str(error)
+            said = str(error)
+    assert not said or ("Input/output error" in said and "memory://bucket/run" in said)
     assert [name for name in names(out / "shards") if name.endswith(".lease")] == []
     synthesize(config, out)
     assert_whole(out, wanted)
@@ -274,14 +275,14 @@ def test_a_record_that_cannot_be_read_is_not_condemned(
 ) -> None:
     """A broken connection must not make ``repair`` delete what is intact."""
     synthesize(config, out)
-    real = type(out).read_bytes
+    real = files.get
 
     def broken(path: Path) -> bytes:
         if path.name == "000002.json":
             raise OSError(5, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(type(out), "read_bytes", broken)
+    monkeypatch.setattr(files, "get", broken)
     with pytest.raises(RunError, match=r"cannot read memory://bucket/run/shards/000002\.json: Input/output error"):
         examine(out)
     assert RunDirectory(out).has(2)
