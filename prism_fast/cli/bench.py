@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import SetOpt, StoreOpt, prepare
+from prism_fast.paths import local_path
 
 NAMES = ("guided", "kernels", "engines", "loader", "shards")
 
@@ -19,7 +20,9 @@ def bench(
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed repetitions; one more warms up.")] = 4,
     only: Annotated[str, typer.Option("--only", help="Comma-separated rows; default: all.")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", parser=local_path, help="Also write the rows to this file.")
+    ] = None,
     page: Annotated[bool, typer.Option("--page", help="Also write the section of benchmarks/RESULTS.md.")] = False,
     store: StoreOpt = None,
     set_: SetOpt = None,

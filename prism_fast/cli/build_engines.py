@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json, prepare
+from prism_fast.paths import local_path
 
 if TYPE_CHECKING:
     from prism_fast.compile.build import Built, Refused
@@ -24,7 +25,10 @@ def build_engines(
     ] = None,
     store: StoreOpt = None,
     table: Annotated[
-        Path | None, typer.Option("--table", help="Also write the table into this Markdown page, between its markers.")
+        Path | None,
+        typer.Option(
+            "--table", parser=local_path, help="Also write the table into this Markdown page, between its markers."
+        ),
     ] = None,
     set_: SetOpt = None,
     json_output: JsonOpt = False,

@@ -11,12 +11,17 @@ from typing import Annotated
 
 import typer
 
+from prism_fast.paths import local_path, run_path
+
 ConfigArg = Annotated[str, typer.Argument(help="Name of a bundled configuration (see 'configs') or a YAML file.")]
-RunArg = Annotated[Path, typer.Argument(help="Run directory.")]
-OutOpt = Annotated[Path, typer.Option("--out", help="Directory to write to.")]
+RunArg = Annotated[Path, typer.Argument(parser=run_path, help="Run directory, or s3://BUCKET/RUN.")]
+LocalRunArg = Annotated[Path, typer.Argument(parser=local_path, help="Run directory.")]
+RunOutOpt = Annotated[Path, typer.Option("--out", parser=run_path, help="Run directory, or s3://BUCKET/RUN.")]
+OutOpt = Annotated[Path, typer.Option("--out", parser=local_path, help="Directory to write to.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Change one value: section.key=value. Repeatable.")]
 StoreOpt = Annotated[
-    Path | None, typer.Option("--store", help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache.")
+    Path | None,
+    typer.Option("--store", parser=local_path, help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache."),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

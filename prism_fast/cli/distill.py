@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json, prepare
+from prism_fast.paths import local_path
 
 
 def distill(
     config: ConfigArg,
-    run: Annotated[Path, typer.Option("--run", help="Directory that 'synthesize' wrote.")],
+    run: Annotated[Path, typer.Option("--run", parser=local_path, help="Directory that 'synthesize' wrote.")],
     out: OutOpt,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     set_: SetOpt = None,

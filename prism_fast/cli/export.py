@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, OutOpt, ProgressBars, RunArg, echo_json
+from prism_fast.cli.common import JsonOpt, LocalRunArg, OutOpt, ProgressBars, echo_json
 
 
 class Layout(StrEnum):
@@ -24,7 +24,7 @@ _NAMES: dict[Layout, Literal["imagefolder", "parquet"]] = {
 
 
 def export(
-    run: RunArg,
+    run: LocalRunArg,
     out: OutOpt,
     layout: Annotated[Layout, typer.Option("--format", help="One folder a class, or Parquet.")],
     selected: Annotated[bool, typer.Option("--selected", help="Leave out what 'select' rejected.")] = False,

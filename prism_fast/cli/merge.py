@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import JsonOpt, OutOpt, ProgressBars, echo_json
+from prism_fast.paths import local_path
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="Partial runs of the same configuration and models.")],
+    runs: Annotated[
+        list[Path], typer.Argument(parser=local_path, help="Partial runs of the same configuration and models.")
+    ],
     out: OutOpt,
     json_output: JsonOpt = False,
 ) -> None:

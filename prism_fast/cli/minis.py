@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import JsonOpt, echo_json, prepare
+from prism_fast.paths import local_path
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild the bundled models, or check them.")
 
-WorkOpt = Annotated[Path, typer.Option("--work", help="Directory for downloads, pictures and checkpoints.")]
+WorkOpt = Annotated[Path, typer.Option("--work", parser=local_path, help="For downloads, pictures and checkpoints.")]
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
+from prism_fast.paths import local_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +22,9 @@ def plan(
     count: Annotated[int, typer.Option("--count", min=1, help="Number of devices.")] = 1,
     images: Annotated[str | None, typer.Option("--images", help="For example 1.28e6; default: the run's.")] = None,
     price: Annotated[float | None, typer.Option("--price", min=0, help="USD for an hour of one device.")] = None,
-    bench: Annotated[Path | None, typer.Option("--bench", help="File of 'bench guided --json': its rate.")] = None,
+    bench: Annotated[
+        Path | None, typer.Option("--bench", parser=local_path, help="File of 'bench guided --json': its rate.")
+    ] = None,
     row: Annotated[str, typer.Option("--row", help="Row of that file.")] = "ours",
     efficiency: Annotated[float, typer.Option("--efficiency", min=0.01, max=1, help="Part of the peak.")] = 0.45,
     set_: SetOpt = None,

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
+from prism_fast.paths import local_path
 
 
 def prompts(
     config: ConfigArg,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the whole plan to this Parquet file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=local_path, help="Write the plan to this Parquet file.")
+    ] = None,
     images: Annotated[int | None, typer.Option("--images", help="Number of rows.")] = None,
     class_name: Annotated[str | None, typer.Option("--class", help="Show this class only.")] = None,
     set_: SetOpt = None,

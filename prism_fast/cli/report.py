@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from prism_fast.paths import local_path
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="What 'synthesize' or 'demo' wrote.")],
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file; default: report.html in the run.")] = None,
+    run: Annotated[Path, typer.Argument(parser=local_path, help="What 'synthesize' or 'demo' wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=local_path, help="HTML file; default: report.html in the run.")
+    ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="Also write a PNG: the first four images of each class.")
+        Path | None,
+        typer.Option("--picture", parser=local_path, help="Also write a PNG: the first four images of each class."),
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""

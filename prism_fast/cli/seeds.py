@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import JsonOpt, ProgressBars, echo_json, prepare
+from prism_fast.paths import local_path
 
 
 def seeds(
-    demo: Annotated[Path, typer.Argument(help="What 'demo' wrote.")] = Path("runs/demo"),
+    demo: Annotated[Path, typer.Argument(parser=local_path, help="What 'demo' wrote.")] = Path("runs/demo"),
     count: Annotated[int, typer.Option("--seeds", min=1, help="Number of seeds, the demo's own included.")] = 3,
     json_output: JsonOpt = False,
 ) -> None:

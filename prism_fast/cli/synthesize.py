@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, StoreOpt, echo_json, prepare
+from prism_fast.cli.common import ConfigArg, JsonOpt, ProgressBars, RunOutOpt, SetOpt, StoreOpt, echo_json, prepare
 
 
 class Launcher(StrEnum):
@@ -22,7 +22,7 @@ class Launcher(StrEnum):
 
 def synthesize(
     config: ConfigArg,
-    out: OutOpt,
+    out: RunOutOpt,
     images: Annotated[
         int | None, typer.Option("--images", help="Number of images; overrides the configuration.")
     ] = None,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prism_fast.errors import RunError
 from prism_fast.guidance.margin import class_margins
 from prism_fast.guidance.network import energy_of
-from prism_fast.synthesis.files import create, replace, writing
+from prism_fast.synthesis.files import create, read_if_there, replace, writing
 from prism_fast.synthesis.plan import build_plan
 from prism_fast.synthesis.sampler import Synthesizer
 
@@ -76,11 +76,8 @@ def load_or_calibrate(synthesizer: Synthesizer, path: Path) -> dict[int, float]:
 
 def load_margins(path: Path) -> Margins | None:
     """What is stored at ``path``, if anything whole is."""
+    data = read_if_there(path)
     try:
-        return Margins.model_validate_json(path.read_bytes())
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        ValidationError,
-    ):  # cut short by a power failure: made again
+        return Margins.model_validate_json(data) if data is not None else None
+    except ValidationError:  # cut short by a power failure: made again
         return None

@@ -1,7 +1,8 @@
-"""Files that are whole or absent, however many processes write them at once, and whose they are while being written.
+"""Files that are whole or absent, however many processes write them at once; the one place that knows of both storages.
 
-A file is staged as ``NAME.tmp-<host>-<pid>-<random>`` beside its place and gets its name in one step: by a rename,
-where the last writer wins, or by a hard link, where the first one does.
+Locally a file is staged as ``NAME.tmp-<host>-<pid>-<random>`` beside its place and gets its name in one step: by a
+rename, where the last writer wins, or by a hard link, where the first one does. In an object store a put is that step,
+plain or conditional, and nothing is staged.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
 
 from prism_fast.errors import RunError
+from prism_fast.paths import in_store
 from prism_fast.synthesis.faults import reach
+from prism_fast.synthesis.objects import children, get, put, put_new
 
 #: A staged file of another host is taken for abandoned after this long; writing one takes seconds.
 ABANDONED_S = 3600.0
@@ -62,13 +70,66 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that can be written to; in an object store there are none.
+
+    Raises:
+        OSError: that is impossible.
+    """
+    if in_store(path):
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def patience(path: Path) -> float:
+    """How many times longer than on a disk to wait before asking again: an object store is paid by the request."""
+    return 20.0 if in_store(path) else 1.0
+
+
 def sync_directory(path: Path) -> None:
-    """Flush a directory's names to the disk."""
+    """Flush a directory's names to the disk; what an object store has answered is durable."""
+    if in_store(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def names(folder: Path) -> list[str]:
+    """Names in a folder, none if it does not exist.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    try:
+        return children(folder) if in_store(folder) else os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    return get(path) if in_store(path) else path.read_bytes()
+
+
+def parquet_source(path: Path) -> Path | pa.BufferReader:
+    """What pyarrow reads a file from: an object is fetched whole.
+
+    Raises:
+        RunError: the store refused.
+    """
+    if not in_store(path):
+        return path
+    with reading(path):
+        return pa.BufferReader(read(path))
 
 
 @contextmanager
@@ -88,39 +149,131 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _staged(path: Path, data: bytes, durable: bool) -> Iterator[Path]:
-    staged = staged_name(path)
+def reading(path: Path) -> Iterator[None]:
+    """Say what to do when ``path`` can be neither read nor listed.
+
+    Raises:
+        RunError: it could not.
+    """
     try:
-        if durable:
-            write_durably(staged, data)
-        else:
-            staged.write_bytes(data)
-        reach("file-staged")
-        yield staged
-        reach("file-published")
-    finally:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror or error}; nothing is lost, make it readable and run the same "
+            "command again"
+        ) from error
 
 
-def replace(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write ``path``, whole at every moment; the last of several writers wins."""
-    with _staged(path, data, durable) as staged:
-        os.replace(staged, path)
+def read_if_there(path: Path) -> bytes | None:
+    """The bytes of a file; None when there is none.
 
-
-def create(path: Path, data: bytes, durable: bool = True) -> bool:
-    """Write ``path`` unless it exists; of several processes that try, exactly one gets True."""
-    with _staged(path, data, durable) as staged:
+    Raises:
+        RunError: it cannot be read.
+    """
+    with reading(path):
         try:
-            os.link(staged, path)
+            return read(path)
+        except FileNotFoundError:
+            return None
+
+
+class Draft(Protocol):
+    """A file's bytes on the way to its name, which they get whole and at once."""
+
+    def write(self) -> None:
+        """Put the bytes where they need only be given the name."""
+
+    def replace(self) -> None:
+        """Give them the name; the last of several writers wins."""
+
+    def create(self) -> bool:
+        """Give them the name unless it is taken; true when what has it now are these bytes."""
+
+    def discard(self) -> None:
+        """Leave nothing behind but what has its name."""
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """On a file system: staged beside its place."""
+
+    path: Path
+    data: bytes
+    durable: bool
+    staged: Path
+
+    def write(self) -> None:
+        if self.durable:
+            write_durably(self.staged, self.data)
+        else:
+            self.staged.write_bytes(self.data)
+
+    def replace(self) -> None:
+        os.replace(self.staged, self.path)
+
+    def create(self) -> bool:
+        try:
+            os.link(self.staged, self.path)
         except FileExistsError:
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            return _create_without_links(path, data)
-    return True
+            return _create_without_links(self.path, self.data)
+        return True
+
+    def discard(self) -> None:
+        with suppress(OSError):  # the folder itself may be what is wrong
+            self.staged.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """In an object store: held in memory until it is put."""
+
+    path: Path
+    data: bytes
+
+    def write(self) -> None:
+        return
+
+    def replace(self) -> None:
+        put(self.path, self.data)
+
+    def create(self) -> bool:
+        return put_new(self.path, self.data)
+
+    def discard(self) -> None:
+        return
+
+
+def draft(path: Path, data: bytes, durable: bool = True, attempt: str | None = None) -> Draft:
+    """The way of ``data`` to the name ``path``, by what its storage can do."""
+    return _Held(path, data) if in_store(path) else _Staged(path, data, durable, staged_name(path, attempt))
+
+
+@contextmanager
+def _drafted(path: Path, data: bytes, durable: bool) -> Iterator[Draft]:
+    made = draft(path, data, durable)
+    try:
+        made.write()
+        reach("file-staged")
+        yield made
+        reach("file-published")
+    finally:
+        made.discard()
+
+
+def replace(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write ``path``, whole at every moment; the last of several writers wins."""
+    with _drafted(path, data, durable) as made:
+        made.replace()
+
+
+def create(path: Path, data: bytes, durable: bool = True) -> bool:
+    """Write ``path`` unless it exists; of several processes that try with different bytes, exactly one gets True."""
+    with _drafted(path, data, durable) as made:
+        return made.create()
 
 
 def _create_without_links(path: Path, data: bytes) -> bool:
@@ -133,8 +286,30 @@ def _create_without_links(path: Path, data: bytes) -> bool:
     return True
 
 
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """A local file to write bit by bit, which becomes ``path`` when the block ends without an error."""
+    if in_store(path):
+        with tempfile.TemporaryDirectory(prefix="prism-fast-") as folder:
+            local = Path(folder) / path.name
+            yield local
+            put(path, local.read_bytes())
+        return
+    staged = staged_name(path)
+    try:
+        yield staged
+        with open(staged, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(staged, path)
+    finally:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+
+
 def abandoned(folder: Path) -> Iterator[Path]:
     """Staged files whose process is dead; those of other hosts when they are old."""
+    if in_store(folder):
+        return
     for staged in sorted(folder.glob(f"*{_STAGED}*")):
         with suppress(OSError):  # another worker looks too
             attempt = staged.name.rpartition(_STAGED)[2]

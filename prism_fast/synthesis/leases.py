@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.errors import InputError
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, is_dead, new_attempt, replace
+from prism_fast.synthesis.files import create, is_dead, make_folder, names, new_attempt, patience, read, replace
 
 T = TypeVar("T")
 DURATION_S = 60.0
@@ -64,7 +64,7 @@ class Leases:
         try:
             if self.path(name).exists() and not self._abandoned(name):  # most often so; nothing is written for it
                 return False
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             taken = create(self.path(name), _data(lease), durable=False) or self._steal(name, lease)
             reach("lease-taken")
         except OSError:  # a disk that refuses a lease refuses the record too, and that error says what to do
@@ -96,7 +96,7 @@ class Leases:
 
     def _read(self, name: str) -> Lease | None:
         try:
-            return Lease.model_validate_json(self.path(name).read_bytes())
+            return Lease.model_validate_json(read(self.path(name)))
         except (OSError, ValidationError):
             return None
 
@@ -130,7 +130,7 @@ class Leases:
                     return make() if found is None else found
                 finally:
                     self.release(name)
-            time.sleep(POLL_S)
+            time.sleep(POLL_S * patience(self.folder))
         return found
 
     def _beat(self) -> None:
@@ -165,7 +165,8 @@ def require_idle(folder: Path) -> None:
 def in_hand(folder: Path) -> list[str]:
     """Names of the leases in a folder whose holder may be alive."""
     leases = Leases(folder)
-    return sorted(path.stem for path in folder.glob("*.lease") if not leases._abandoned(path.stem))
+    held = [name.removesuffix(".lease") for name in names(folder) if name.endswith(".lease")]
+    return sorted(name for name in held if not leases._abandoned(name))
 
 
 def _data(lease: Lease) -> bytes:

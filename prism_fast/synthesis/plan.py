@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from prism_fast.errors import ConfigError
 from prism_fast.labels.space import LabelSpace, load_label_space
 from prism_fast.prompts.select import plan_row
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import staged_name
+from prism_fast.synthesis.files import building, parquet_source, read_if_there
 
 SCHEMA = pa.schema(
     [
@@ -50,46 +48,34 @@ def build_plan(config: RunConfig, images: int) -> pa.Table:
     return _rows(config, load_label_space(config.labels), 0, images)
 
 
-@contextmanager
-def staged_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> Iterator[Path]:
-    """Write the whole plan to Parquet in bounded memory, under a temporary name beside ``path``; gone at the end.
+def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Callable[[], None] = lambda: None) -> int:
+    """Write the whole plan to Parquet in bounded memory; returns the number of rows.
+
+    Args:
+        config: the run.
+        path: where it appears, complete; of several workers that write it at once each writes the same rows.
+        chunk: rows in memory.
+        before: called when all rows are written and none is seen yet; what it raises leaves nothing behind.
 
     Raises:
         ConfigError: a template is wrong.
     """
     space, total = load_label_space(config.labels), config.synthesis.images
-    staged = staged_name(path)
-    try:
-        with open(staged, "wb") as stream:
-            with pq.ParquetWriter(stream, SCHEMA) as writer:
-                for start in range(0, total, chunk):
-                    writer.write_table(_rows(config, space, start, min(start + chunk, total)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield staged
-    finally:
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
-
-
-def write_plan(config: RunConfig, path: Path, chunk: int = 16_384) -> int:
-    """Write the whole plan, complete at every moment; returns the number of rows."""
-    with staged_plan(config, path, chunk) as staged:
-        publish_plan(staged, path)
-    return config.synthesis.images
-
-
-def publish_plan(staged: Path, path: Path) -> None:
-    """Give a staged plan its name; of several workers that do so at once each has the same rows."""
-    os.replace(staged, path)
+    with building(path) as local:
+        with pq.ParquetWriter(local, SCHEMA) as writer:
+            for start in range(0, total, chunk):
+                writer.write_table(_rows(config, space, start, min(start + chunk, total)))
+        before()
     reach("plan-written")
+    return total
 
 
 def is_whole_plan(path: Path, images: int) -> bool:
     """Whether a plan of that many rows lies there, as after neither a power cut nor a change of the run's length."""
+    data = read_if_there(path)
     try:
-        return bool(pq.read_metadata(path).num_rows == images)
-    except (OSError, pa.ArrowInvalid):
+        return data is not None and bool(pq.read_metadata(pa.BufferReader(data)).num_rows == images)
+    except pa.ArrowInvalid:
         return False
 
 
@@ -98,7 +84,7 @@ class PlanFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(parquet_source(path))
         groups = self._file.metadata.num_row_groups
         self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
         self._latest: tuple[int, pa.Table] | None = None

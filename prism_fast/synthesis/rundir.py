@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,21 @@ import pyarrow.parquet as pq
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.paths import in_store
 from prism_fast.synthesis.card import dataset_card
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, replace, sweep, sync_directory
-from prism_fast.synthesis.plan import is_whole_plan, publish_plan, staged_plan
+from prism_fast.synthesis.files import (
+    create,
+    make_folder,
+    names,
+    parquet_source,
+    read,
+    reading,
+    replace,
+    sweep,
+    sync_directory,
+)
+from prism_fast.synthesis.plan import is_whole_plan, write_plan
 from prism_fast.synthesis.shards import Record, finished_shards
 
 
@@ -54,7 +64,8 @@ class RunDirectory:
 
     def exists(self) -> bool:
         """Whether it is a run's already."""
-        return (self.path / "run.json").exists()
+        with reading(self.path):
+            return (self.path / "run.json").exists()
 
     def claim(self, config: RunConfig) -> None:
         """Make the directory this run's, or go on if it already is.
@@ -64,16 +75,12 @@ class RunDirectory:
         """
         facts = self.path / "run.json"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.path, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            make_folder(self.path)
             if facts.exists():
                 self.check_owner(config)
             plan = self.path / "plan.parquet"
             if not facts.exists() or not is_whole_plan(plan, config.synthesis.images):
-                with staged_plan(config, plan) as staged:  # first: a wrong template leaves nobody's directory behind
-                    self._own(config)
-                    publish_plan(staged, plan)
+                write_plan(config, plan, before=lambda: self._own(config))  # a wrong template owns no directory
                 sync_directory(self.path)
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
@@ -92,10 +99,12 @@ class RunDirectory:
         """
         facts = self.path / "run.json"
         try:
-            data = json.loads(facts.read_text())
+            data = json.loads(read(facts))
             owner, held = data["run_hash"], data["config"]["synthesis"]["images"]
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise InputError(f"cannot read {facts}: {error.strerror or error}; choose another --out") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{facts} is not a run's; choose an empty --out") from error
         if owner != config.run_hash():
@@ -115,12 +124,15 @@ class RunDirectory:
         Raises:
             DataError: this is not a run directory.
         """
+        facts = self.path / "run.json"
         try:
-            data: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-        except (OSError, ValueError) as error:
+            data: dict[str, Any] = json.loads(read(facts))
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise DataError(f"{self.path} is not a run directory: no readable run.json") from error
+        except OSError as error:
+            raise DataError(f"cannot read {facts}: {error.strerror or error}; make it readable first") from error
         if not isinstance(data, dict) or not {"run_hash", "config"} <= data.keys():
-            raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks run_hash or config")
+            raise DataError(f"{facts} is not a run's: it lacks run_hash or config")
         return data
 
     def layout(self) -> Layout:
@@ -138,7 +150,7 @@ class RunDirectory:
 
     def plan(self) -> pa.Table:
         """The plan's rows."""
-        return pq.read_table(self.path / "plan.parquet")
+        return pq.read_table(parquet_source(self.path / "plan.parquet"))
 
     def records(self) -> dict[int, Record]:
         """Finished shards."""
@@ -146,15 +158,14 @@ class RunDirectory:
 
     def done(self) -> set[int]:
         """Shards that have a record, which is not read."""
-        try:
-            names = os.listdir(self.shards)
-        except FileNotFoundError:
-            return set()
-        return {int(name[:6]) for name in names if len(name) == 11 and name[:6].isdigit() and name.endswith(".json")}
+        with reading(self.shards):
+            found = names(self.shards)
+        return {int(name[:6]) for name in found if len(name) == 11 and name[:6].isdigit() and name.endswith(".json")}
 
     def has(self, shard: int) -> bool:
         """Whether a shard has a record."""
-        return (self.shards / f"{shard:06d}.json").exists()
+        with reading(self.shards):
+            return (self.shards / f"{shard:06d}.json").exists()
 
     def missing(self) -> list[int]:
         """Planned shards without a record."""
@@ -172,22 +183,21 @@ class RunDirectory:
         """Remove what dead attempts left behind: what they were writing, and their claims on what is finished."""
         sweep(self.path)
         sweep(self.shards)
-        for lease in self.shards.glob("*.lease"):
-            if any((folder / f"{lease.stem}.json").exists() for folder in (self.shards, self.path)):
-                lease.unlink(missing_ok=True)
+        with reading(self.shards):
+            for lease in self.shards.glob("*.lease"):
+                if any((folder / f"{lease.stem}.json").exists() for folder in (self.shards, self.path)):
+                    lease.unlink(missing_ok=True)
 
     def finish(self, config: RunConfig) -> None:
         """Write the manifest and the dataset card."""
-        records = [
-            json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"}))
-            for _, r in sorted(self.records().items())
-        ]
+        records = [record for _, record in sorted(self.records().items())]
+        rows = [json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"})) for r in records]
         table = pa.BufferOutputStream()
         try:
-            pq.write_table(pa.Table.from_pylist(records), table)
+            pq.write_table(pa.Table.from_pylist(rows), table)
             replace(self.manifest, table.getvalue().to_pybytes())
             reach("manifest-written")
-            replace(self.path / "README.md", dataset_card(config, list(self.records().values())).encode())
+            replace(self.path / "README.md", dataset_card(config, records).encode())
             reach("card-written")
             self.clean_temporaries()
         except OSError as error:
@@ -195,11 +205,13 @@ class RunDirectory:
 
 
 def require_free(path: Path, size_bytes: int) -> None:
-    """Refuse to start a run that the disk cannot hold.
+    """Refuse to start a run that the disk cannot hold; an object store has room.
 
     Raises:
         InputError: fewer bytes are free than the run is expected to need.
     """
+    if in_store(path):
+        return
     existing = next(p for p in (path, *path.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < size_bytes:

@@ -1,4 +1,4 @@
-"""Write a shard exactly once: tar and index under temporary names, renamed, then the record, which is the commit.
+"""Write a shard exactly once: tar and index get their names, then the record, which is the commit.
 
 Whoever starts again looks only at records: a tar without a record does not exist and is overwritten.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.errors import DataError, RunError
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import new_attempt, staged_name, sync_directory, write_durably
+from prism_fast.synthesis.files import Draft, draft, make_folder, new_attempt, read, reading, sync_directory
 
 _BLOCK = 512
+_READERS = 8  # each record is a request to an object store
 
 
 class Record(BaseModel):
@@ -110,41 +110,39 @@ def commit_shard(folder: Path, record: Record, tar: bytes, index: str) -> Path:
         RunError: the disk refused (full, read-only); nothing is left under a final name without its record.
     """
     name, attempt = f"{record.shard:06d}", new_attempt()
-    tar_path, index_path, record_path = (folder / f"{name}.{ext}" for ext in ("tar", "idx", "json"))
+    parts = {"tar": tar, "idx": index.encode(), "json": record.model_dump_json(indent=1).encode()}
+    drafts = {ext: draft(folder / f"{name}.{ext}", data, attempt=attempt) for ext, data in parts.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _publish("tar", tar_path, tar, attempt)
-        _publish("index", index_path, index.encode(), attempt)
-        _publish_record(record_path, record.model_dump_json(indent=1).encode(), attempt)
+        make_folder(folder)
+        _publish("tar", drafts["tar"])
+        _publish("index", drafts["idx"])
+        _publish_record(drafts["json"], folder)
     except OSError as error:
-        for path in (tar_path, index_path, record_path):
-            with suppress(OSError):  # the folder itself may be what is wrong
-                staged_name(path, attempt).unlink(missing_ok=True)
+        for made in drafts.values():
+            made.discard()
         raise RunError(
             f"cannot write shard {name} in {folder}: {error.strerror or error}; finished shards are kept, "
             "make room or fix permissions and run the same command again"
         ) from error
-    return tar_path
+    return folder / f"{name}.tar"
 
 
-def _publish(kind: str, path: Path, data: bytes, attempt: str) -> None:
-    staged = staged_name(path, attempt)
-    write_durably(staged, data)
+def _publish(kind: str, made: Draft) -> None:
+    made.write()
     reach(f"{kind}-written")
-    os.replace(staged, path)
+    made.replace()
     reach(f"{kind}-renamed")
 
 
-def _publish_record(path: Path, data: bytes, attempt: str) -> None:
+def _publish_record(made: Draft, folder: Path) -> None:
     """Tar and index are durable under their names before the record gets its own."""
-    staged = staged_name(path, attempt)
-    write_durably(staged, data)
+    made.write()
     reach("record-written")
-    sync_directory(path.parent)
+    sync_directory(folder)
     reach("before-record")
-    os.replace(staged, path)
+    made.replace()
     reach("after-record")
-    sync_directory(path.parent)
+    sync_directory(folder)
     reach("committed")
 
 
@@ -192,15 +190,24 @@ def read_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        DataError: it is not a record; the message says to delete it.
+        DataError: it is not a record; the message says to delete it. RunError: it cannot be read.
     """
+    with reading(path):
+        data = read(path)
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        return Record.model_validate_json(data)
+    except ValidationError as error:
         raise DataError(f"{path} is not a shard record; delete it and run the synthesis again") from error
 
 
 def finished_shards(folder: Path) -> dict[int, Record]:
-    """Records of a shards folder by shard number."""
-    records = (read_record(path) for path in sorted(folder.glob("[0-9]" * 6 + ".json")))
+    """Records of a shards folder by shard number.
+
+    Raises:
+        DataError: one is not a record. RunError: one cannot be read.
+    """
+    with reading(folder):
+        paths = sorted(folder.glob("[0-9]" * 6 + ".json"))
+    with ThreadPoolExecutor(_READERS) as pool:
+        records = list(pool.map(read_record, paths))
     return {record.shard: record for record in records}

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from prism_fast.errors import DataError
+from prism_fast.synthesis.files import parquet_source
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Record
 
@@ -51,7 +52,7 @@ class Stats:
 
 def _labels(plan: Path, images: int) -> Labels:
     try:
-        labels: Labels = pq.read_table(plan, columns=["label"]).column("label").to_numpy()
+        labels: Labels = pq.read_table(parquet_source(plan), columns=["label"]).column("label").to_numpy()
         if len(labels) != images:
             raise ValueError(f"{len(labels)} rows")
     except (OSError, KeyError, ValueError) as error:  # pyarrow's errors of content are ValueErrors
@@ -79,7 +80,7 @@ def stats(path: Path) -> Stats:
     """Count a run, finished or not.
 
     Raises:
-        DataError: not a run directory, or a plan or record that is none.
+        DataError: not a run directory, or a plan or record that is none. RunError: it cannot be read.
     """
     directory = RunDirectory(path)
     layout = directory.layout()

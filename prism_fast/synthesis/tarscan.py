@@ -62,7 +62,7 @@ def scan(path: Path) -> Scan:
         OSError: it cannot be read.
     """
     digest, walk, buffer = hashlib.sha256(), _Walk(), memoryview(bytearray(_CHUNK))
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         while size := stream.readinto(buffer):
             digest.update(buffer[:size])
             walk.feed(buffer[:size])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.errors import DataError, RunError
+from prism_fast.synthesis.files import read, reading
 from prism_fast.synthesis.rundir import Layout, RunDirectory
 from prism_fast.synthesis.shards import Record, read_record
 from prism_fast.synthesis.tarscan import Member, scan
@@ -62,7 +63,7 @@ def _difference(tar: Path, index: Path, record: Record) -> str | None:
     found = scan(tar)
     if found.sha256 != record.sha256:
         return differs
-    if index.read_bytes() != _index_of(found.members).encode():
+    if read(index) != _index_of(found.members).encode():
         return f"{index.name} does not describe {tar.name}; delete {tar.stem}.json and run the synthesis again"
     indices = {m.name.partition(".")[0] for m in found.members}
     planned = range(record.first_index, record.first_index + record.planned)
@@ -78,10 +79,10 @@ def _index_of(members: tuple[Member, ...]) -> str:
     return "\n".join([f"v1.2 {len(samples)}", *map(" ".join, samples.values())]) + "\n"
 
 
-def _inspect_shard(folder: Path, shard: int, layout: Layout) -> Finding:
-    name = f"{shard:06d}"
+def _inspect_shard(directory: RunDirectory, shard: int, layout: Layout) -> Finding:
+    name, folder = f"{shard:06d}", directory.shards
     file = folder / f"{name}.json"
-    if not file.exists():
+    if not directory.has(shard):
         return Finding(name, problem=f"shard {name} is missing; run the synthesis again")
     try:
         record = read_record(file)
@@ -97,7 +98,8 @@ def _inspect_shard(folder: Path, shard: int, layout: Layout) -> Finding:
 
 def _strays(folder: Path, shards: int) -> Iterator[Finding]:
     planned = {f"{shard:06d}" for shard in range(shards)}
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json") and p.stem not in planned)
+    with reading(folder):
+        files = sorted(p for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json") and p.stem not in planned)
     for name in sorted({p.stem for p in files}):
         problem = f"shard {name} is not one of the plan's {shards}; delete {name}.*"
         yield Finding(name, problem=problem, condemned=tuple(p for p in files if p.stem == name))
@@ -113,7 +115,7 @@ def inspect(directory: RunDirectory, progress: Progress | None = None) -> Iterat
     layout, start, size_bytes = directory.layout(), time.monotonic(), 0
     pool = ThreadPoolExecutor(max(_FEWEST_THREADS, len(os.sched_getaffinity(0))))
     try:
-        checks = pool.map(lambda shard: _inspect_shard(directory.shards, shard, layout), range(layout.shards))
+        checks = pool.map(lambda shard: _inspect_shard(directory, shard, layout), range(layout.shards))
         for done, finding in enumerate(checks, 1):
             size_bytes += finding.record.size_bytes if finding.record else 0
             if progress:

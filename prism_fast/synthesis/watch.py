@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from prism_fast.errors import DataError
+from prism_fast.errors import DataError, RunError
+from prism_fast.synthesis.files import reading
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Record, read_record
 
@@ -71,7 +72,8 @@ class Watcher:
         rate = _rate(finished)
         first, last = _energies(records)
         left = self.layout.images - covered
-        in_hand = sum(1 for _ in self.directory.shards.glob("[0-9]*.lease"))
+        with reading(self.directory.shards):
+            in_hand = sum(1 for _ in self.directory.shards.glob("[0-9]*.lease"))
         return Frame(
             images=sum(r.rows for r in records),
             images_planned=self.layout.images,
@@ -90,13 +92,14 @@ class Watcher:
 
     def _look(self) -> tuple[str, ...]:
         """Read the records that are new, forget those that are gone; returns the files that are no records."""
-        files = {p.name: p for p in self.directory.shards.glob("[0-9]" * 6 + ".json")}
+        with reading(self.directory.shards):
+            files = {p.name: p for p in self.directory.shards.glob("[0-9]" * 6 + ".json")}
         self._read = {name: found for name, found in self._read.items() if name in files}
         unreadable = []
         for name in sorted(files.keys() - self._read.keys()):
             try:
                 self._read[name] = _Finished(read_record(files[name]), files[name].stat().st_mtime)
-            except (DataError, FileNotFoundError):
+            except (DataError, RunError, FileNotFoundError):
                 if files[name].exists():  # else repaired meanwhile
                     unreadable.append(name)
         return tuple(unreadable)

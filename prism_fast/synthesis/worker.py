@@ -15,7 +15,7 @@ from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
-from prism_fast.synthesis.files import create, writing
+from prism_fast.synthesis.files import create, patience, read_if_there, writing
 from prism_fast.synthesis.leases import POLL_S, Leases
 from prism_fast.synthesis.maker import ShardMaker
 from prism_fast.synthesis.place import Place
@@ -136,7 +136,7 @@ class Worker:
                 if not waiting:
                     self.log(f"waiting for {len(missing)} shards that other workers have in hand")
                 waiting = True
-                time.sleep(POLL_S)
+                time.sleep(POLL_S * patience(self.directory.path))
 
     def _check_length(self) -> None:
         if self.directory.layout() != self.maker.layout:
@@ -168,10 +168,9 @@ def lease_name(shard: int) -> str:
 
 
 def _begun_with(path: Path) -> MadeWith | None:
+    data = read_if_there(path)
     try:
-        return MadeWith.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        return MadeWith.model_validate_json(data) if data is not None else None
     except ValidationError as error:
         raise DataError(f"{path} does not say which engines the run was begun with; delete it and go on") from error
 

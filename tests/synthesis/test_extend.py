@@ -88,7 +88,7 @@ def test_killed_at_any_moment_the_same_call_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", counted(Path.unlink))
         patch.setattr(module, "replace", counted(module.replace))
-        patch.setattr("prism_fast.synthesis.rundir.publish_plan", counted(lambda *_: None))
+        patch.setattr("prism_fast.synthesis.rundir.write_plan", counted(lambda *_, **__: None))
         with pytest.raises(KeyboardInterrupt):
             extend(run, 15)
     for staged in run.glob("*.tmp-*"):  # swept when its process is dead; this one lives

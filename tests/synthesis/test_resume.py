@@ -12,7 +12,7 @@ import pytest
 
 from prism_fast.config import LaunchConfig, RunConfig, load_config
 from prism_fast.errors import RunError
-from prism_fast.synthesis import shards
+from prism_fast.synthesis import files
 from prism_fast.synthesis.files import staged_name
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.verify import verify
@@ -86,7 +86,7 @@ def test_only_what_has_no_record_is_made_again(config: RunConfig, run: Path, fin
 def test_a_disk_that_fills_up_keeps_what_is_finished(
     config: RunConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real = tmp_path / "run", shards.write_durably
+    out, real = tmp_path / "run", files.write_durably
 
     def full(path: Path, data: bytes) -> None:
         if path.name.startswith("000001.idx"):
@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_durably", full)
+        patch.setattr(files, "write_durably", full)
         with pytest.raises(RunError, match=r"shard 000001 in .*No space left on device; finished shards are kept"):
             synthesize(config, out)
     assert sorted(p.name for p in (out / "shards").iterdir()) == [

@@ -13,6 +13,7 @@ from typing import Any
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
+from prism_fast.paths import in_store
 from prism_fast.synthesis.launch.job import Job
 from prism_fast.synthesis.place import Place
 
@@ -54,8 +55,13 @@ def launch(job: Job, watch: Callable[[], None], cluster: str = "slurm") -> None:
         cluster: submitit's name of what runs the jobs.
 
     Raises:
-        InputError: submitit is not installed, or Slurm is not.
+        InputError: submitit is not installed, Slurm is not, or there is no directory for its messages.
     """
+    if in_store(job.out):
+        raise InputError(
+            f"--launch slurm keeps the jobs' messages in the run directory, which {job.out} is not; submit a job array "
+            "of 'prism-fast synthesize ... --worker i/N' instead"
+        )
     try:
         import submitit
     except ImportError as error:
