@@ -10,7 +10,7 @@ import typer
 
 from prism_fast.cli.common import SetOpt, StoreOpt, prepare
 
-NAMES = ("guided", "kernels", "engines", "loader", "shards")
+NAMES = ("guided", "kernels", "engines", "loader", "shards", "stress")
 
 
 def bench(
