@@ -41,5 +41,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[1/2] environment: .venv ($$($(PYTHON) --version))"
 	@$(PYTHON) -m venv .venv
 	@echo "[2/2] packages: with torch, CUDA libraries and TensorRT 7.5 GB of disk, this is the long step"
-	@$(PIP) install --quiet --progress-bar off -c constraints.txt -e '.[cpu,dali,dev,minis,objects,ray,slurm,trt]'
+	@$(PIP) install --quiet --progress-bar off -c constraints.txt -e '.[cpu,dali,dev,metrics,minis,objects,ray,slurm,trt]'
 	@touch $(STAMP)

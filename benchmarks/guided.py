@@ -157,16 +157,19 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
     run = Synthesizer.load(config)
     cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
-        first, timed = _seconds(NaiveShards(run, directory, name).records(shards), warm)
+        records, start_s = NaiveShards(run, directory, name).records(shards), harness.process_age_s()
+        first, timed = _seconds(records, warm)
     else:
         compiled = compile_run(run, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
         maker = ShardMaker(compiled.synthesizer, directory, compiled.digests)
+        start_s = harness.process_age_s()
         first, timed = _seconds(maker.run(shards, config.launch), warm)
         cosine = gradient_cosine(run, compiled.synthesizer)
     return {
         "variant": name,
         "gradient_cosine": cosine,
+        "start_s": start_s,
         "first_s": first,
         "seconds": timed,
         "peak_rss_bytes": harness.peak_rss_bytes(),
@@ -261,7 +264,8 @@ def _joined(repeats: list[harness.Row], size: int) -> harness.Row:
     """One variant's repeats as a row: they make the same images, so only the seconds differ."""
     seconds = [row["seconds"] for row in repeats]
     timing = harness.percentiles(seconds, repeats[0]["first_s"])
-    return {**repeats[0], "seconds": seconds, "images_per_s": timing.rate(TIMED * size)}
+    start_s = statistics.median(row["start_s"] for row in repeats)
+    return {**repeats[0], "start_s": start_s, "seconds": seconds, "images_per_s": timing.rate(TIMED * size)}
 
 
 def _ratio(baseline: Sequence[float], seconds: Sequence[float]) -> float:

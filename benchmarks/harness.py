@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import resource
 import statistics
 import sys
 import time
@@ -58,8 +57,16 @@ def measure(call: Callable[[], Any], repeats: int, device: str = "cpu") -> Timin
 
 
 def peak_rss_bytes() -> int:
-    """Peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident memory of this process so far; getrusage would count the process that started it too."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, imports included."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from the third field on
+    started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """Writing and checking shards: encode, tar, hash, fsync and rename; then `verify`, which reads every byte. Images are
-random noise of the configuration's size.
+random noise of the configuration's size. The last row is a real guided run: `writing_share` is the part of its wall
+time in which shards are encoded, hashed, written and committed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ import torch
 
 from benchmarks import harness
 from benchmarks.options import Options
+from benchmarks.writer import of_guided_run
 from prism_fast.config import RunConfig
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.shards import Sample, commit_shard, make_record, tar_bytes
 from prism_fast.synthesis.verify import verify
 
-COLUMNS = ("work", "image_format", "images_per_s.p20", "images_per_s.p50", "images_per_s.p80", "mb_per_s")
+COLUMNS = (
+    "work",
+    "image_format",
+    "images_per_s.p20",
+    "images_per_s.p50",
+    "images_per_s.p80",
+    "mb_per_s",
+    "writing_share",
+)
 _SIZE = 256
 
 
@@ -54,9 +64,9 @@ def write_random(config: RunConfig, out: Path, shards: int, image_format: str) -
 
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
-    """A row for writing and one for checking, each format."""
+    """A row for writing and one for checking, each format, then a guided run's; ``options.only`` names these."""
     rows = []
-    for image_format in ("png", "jpg", "webp"):
+    for image_format in (f for f in ("png", "jpg", "webp") if not options.only or f in options.only):
         with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
             seconds, written = write_random(config, Path(scratch), options.repeats + 1, image_format)
             write = harness.percentiles(seconds[1:], seconds[0])
@@ -66,6 +76,8 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
                 _row("write", image_format, write.rate(_SIZE), written / shards / write.p50),
                 _row("verify", image_format, check.rate(shards * _SIZE), written / check.p50),
             ]
+    if not options.only or "guided" in options.only:
+        rows.append(of_guided_run(config, options))
     return rows
 
 

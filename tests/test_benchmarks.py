@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,17 @@ def test_a_call_is_timed_after_one_that_is_not_counted() -> None:
     timing = harness.measure(lambda: calls.append(0), 3)
     assert len(calls) == 4
     assert timing.repeats == 3
+
+
+def test_a_process_knows_its_age_and_its_own_memory() -> None:
+    """Of a child, neither is the parent's: it is younger, and a large parent makes no child large."""
+    program = "from benchmarks.harness import *; print(process_age_s(), peak_rss_bytes())"
+    ours, room = harness.process_age_s(), b"x" * (1 << 29)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    age, peak = map(float, done.stdout.split())
+    assert 0 < age < harness.process_age_s()
+    assert ours < harness.process_age_s()
+    assert 0 < peak < len(room) < harness.peak_rss_bytes()
 
 
 def test_sections_of_a_page_are_replaced(tmp_path: Path) -> None:
@@ -76,10 +89,11 @@ def test_every_variant_is_a_valid_configuration_of_its_own() -> None:
 
 def test_ratios_are_taken_within_a_repeat() -> None:
     """A machine that halves its speed in the second repeat changes no ratio."""
-    base = _joined([{"variant": "a", "seconds": s, "first_s": 1.0} for s in (8.0, 16.0)], 32)
-    fast = _joined([{"variant": "b", "seconds": s, "first_s": 1.0} for s in (2.0, 4.0)], 32)
+    base = _joined([{"variant": "a", "seconds": s, "first_s": 1.0, "start_s": s} for s in (8.0, 16.0)], 32)
+    fast = _joined([{"variant": "b", "seconds": s, "first_s": 1.0, "start_s": s} for s in (2.0, 4.0)], 32)
     assert _ratio(base["seconds"], fast["seconds"]) == 4.0
     assert fast["images_per_s"]["p50"] == TIMED * 32 / 3.0
+    assert fast["start_s"] == 3.0
 
 
 def _slow_at_first(warm: int) -> Iterator[Record]:

@@ -28,7 +28,8 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {"torch", "diffusers", "transformers", "timm", "nvidia", "pyarrow", "sklearn", "matplotlib", "triton"}
+heavy = {"torch", "diffusers", "transformers", "timm", "nvidia", "pyarrow", "sklearn", "matplotlib", "triton",
+         "prometheus_client", "pythonjsonlogger"}
 print("HEAVY", sorted(heavy & set(sys.modules)))
 """
 

@@ -11,7 +11,7 @@ import typer
 from prism_fast.cli.common import SetOpt, StoreOpt, prepare
 from prism_fast.paths import local_path
 
-NAMES = ("guided", "kernels", "engines", "loader", "shards")
+NAMES = ("guided", "kernels", "engines", "loader", "shards", "stress")
 
 
 def bench(

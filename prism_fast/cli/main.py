@@ -67,17 +67,30 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("interrupted; what is finished is kept, the same command goes on", err=True)
+        _say("interrupted; what is finished is kept, the same command goes on")
         sys.exit(130)
     except StoppedError as stopped:
-        typer.echo(str(stopped), err=True)
+        _say(str(stopped))
         sys.exit(stopped.exit_code)
     except Exception as error:
         code = _exit_code(error)
         if debug or code is None:
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # libraries' texts may span lines
+        _say(f"error: {' '.join(str(error).split())}")  # libraries' texts may span lines
         sys.exit(code)
+
+
+def _say(line: str) -> None:
+    """The last line on standard error, in JSON where the lines before it were."""
+    if "--log-json" not in sys.argv:
+        typer.echo(line, err=True)
+        return
+    import logging
+
+    from prism_fast.synthesis.json_log import json_log
+
+    with json_log():
+        logging.getLogger("prism_fast").error(line)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -148,14 +148,15 @@ def make_plan(
         cost: what it computes.
         request: how many images on how many devices, at which price and efficiencies.
         device: whose roofline gives the time, or, with ``measured``, only each part's share of it.
-        measured: a benchmark's rate, which then gives the time.
+        measured: a benchmark's rate and start, which then give the time.
     """
     precision = precision_of(config)
     parts = _part_times(cost, device, precision, request.efficiency)
     size = config.synthesis.shard_size
     shards = -(-request.images // size)
     shard_s = _shard_seconds(config, parts, measured)
-    hours = -(-shards // request.count) * shard_s / 3600
+    start_s = measured.start_s if measured else 0.0
+    hours = (start_s + -(-shards // request.count) * shard_s) / 3600
     memory, slowest = peak_memory_bytes(config, cost, precision), max(parts, key=lambda part: part.share)
     return Plan(
         images=request.images,
@@ -188,6 +189,11 @@ def _assumptions(
         f"{efficiency.bandwidth:.0%} of these"
     )
     shares = (f"each part's share: the roofline of {device.title}, {peak}",) if measured else ()
+    start = (
+        f"start: {measured.start_s:.3g} s of each device for loading, opening engines and calibrating margins"
+        if measured and measured.start_s
+        else "start: loading, opening engines and calibrating margins take no time"
+    )
     pixel = _PER_PIXEL[config.synthesis.image_format]
     return (
         rate,
@@ -195,8 +201,8 @@ def _assumptions(
         f"batches of {sampling.batch_size}, {sampling.steps} steps; every batch embeds new prompts",
         "moved bytes: matrix products, convolutions and attention; everything else is fused into them",
         "launching operators takes no time, which is far from true of networks as small as the minis",
-        "devices share nothing and take whole shards; reading models, building engines, calibrating margins, writing "
-        "and encoding cost no time of the device",
+        "devices share nothing and take whole shards; building engines, encoding and writing take none of their time",
+        start,
         "memory: weights, for engines beside the float32 networks, and the largest part's activations in each stream, "
         "without any fusion, workspace or fragmentation",
         f"storage: {pixel:g} bytes a pixel as {config.synthesis.image_format}, logits, headers; no replication",

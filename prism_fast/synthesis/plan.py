@@ -31,7 +31,12 @@ SCHEMA = pa.schema(
 )
 
 
-def _rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> pa.Table:
+def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> pa.Table:
+    """Rows ``start`` to ``stop`` - 1 of the plan.
+
+    Raises:
+        ConfigError: a template of the prompts is wrong.
+    """
     try:
         rows = [plan_row(config.prompts, space, i, config.seed) for i in range(start, stop)]
     except KeyError as error:
@@ -45,7 +50,7 @@ def _rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> pa.Tab
 
 def build_plan(config: RunConfig, images: int) -> pa.Table:
     """Rows 0 to ``images`` - 1 of the run's plan. Row i does not depend on ``images``."""
-    return _rows(config, load_label_space(config.labels), 0, images)
+    return plan_rows(config, load_label_space(config.labels), 0, images)
 
 
 def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Callable[[], None] = lambda: None) -> int:
@@ -64,7 +69,7 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Calla
     with building(path) as local:
         with pq.ParquetWriter(local, SCHEMA) as writer:
             for start in range(0, total, chunk):
-                writer.write_table(_rows(config, space, start, min(start + chunk, total)))
+                writer.write_table(plan_rows(config, space, start, min(start + chunk, total)))
         before()
     reach("plan-written")
     return total

@@ -27,6 +27,8 @@ from prism_fast.synthesis.stop import Stop
 _LOG = logging.getLogger(__name__)
 #: (images finished, images planned, images a second of this process)
 Progress = Callable[[int, int, float], None]
+#: Told of every shard that was made.
+Finished = Callable[[Record], None]
 Log = Callable[[str], None]
 
 
@@ -194,6 +196,7 @@ def synthesize(
     log: Log = _LOG.info,
     place: Place | None = None,
     stop: Stop | None = None,
+    finished: Finished | None = None,
 ) -> Summary:
     """Make a whole run, or what is missing of it, alone or beside other workers on the same directory.
 
@@ -205,6 +208,7 @@ def synthesize(
         log: told which engines are built and used.
         place: which of several workers this is.
         stop: asks to stop; see :func:`prism_fast.synthesis.stop.stoppable`.
+        finished: told of every shard made here.
 
     Raises:
         InputError: bad models, or a directory of another run. RunError: the disk refused.
@@ -219,6 +223,8 @@ def synthesize(
         with stop.patient():
             for record in worker.make_missing(place):
                 made, seconds = made + record.planned, seconds + record.seconds
+                if finished:
+                    finished(record)
                 if progress:
                     progress(worker.directory.images_done(), config.synthesis.images, made / max(seconds, 1e-9))
         worker.directory.finish(config)

@@ -36,6 +36,25 @@ def test_shards_and_loader_print_tables(tiny: Path, prism: Command) -> None:
     assert answer.code == 0, answer.err
     assert answer.out.startswith("| work | image_format |")
     assert "| verify | webp |" in answer.out
+    assert "| guided run | png |" in answer.out
+
+
+@pytest.mark.slow
+def test_every_step_of_a_short_stress_run(prism: Command, tmp_path: Path) -> None:
+    out, config = tmp_path / "rows.json", Path(__file__).parents[2] / "benchmarks" / "configs" / "stress.yaml"
+    sizes = ("--set", "synthesis.images=230", "--set", "synthesis.shard_size=100")
+    answer = prism("bench", "stress", "--config", config, *sizes, "--json", out)
+    assert answer.code == 0, answer.err
+    rows = {row["work"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == ["plan", "run", "verify", "indices", "huge bookkeeping", "huge plan", "huge estimate"]
+    assert [rows[work]["rows"] for work in ("plan", "run", "verify", "indices")] == [230] * 4
+    assert rows["run"]["done"].startswith("3 shards")
+    assert 0 < rows["run"]["writing_share"] <= 1
+    assert rows["verify"]["done"] == "3 shards, 0 problems"
+    assert rows["indices"]["done"] == "230 indices once, 0 missing, 0 more than once"
+    assert rows["huge bookkeeping"]["done"] == "115 of 230 shards found missing, 11500 samples made"
+    assert rows["huge plan"]["rows"] == 32 * (23_000 // 32)
+    assert all(row["peak_rss_mib"] > 0 for row in rows.values())
 
 
 def test_an_unknown_benchmark_is_one_line(prism: Command) -> None:

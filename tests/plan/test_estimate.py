@@ -89,6 +89,17 @@ def test_a_measured_rate_replaces_the_roofline(config: RunConfig) -> None:
     assert "2 images a second, row ours of rows.json (a card)" in made.assumptions[0]
 
 
+def test_a_measured_start_is_paid_once_by_each_device(config: RunConfig) -> None:
+    """Ten seconds before the first batch: much of a short run, nothing of a long one."""
+    warm, cold = (Measured(2.0, "ours", "a card", Path("rows.json"), start_s) for start_s in (0.0, 10.0))
+    assert plan(config, measured=cold).hours == pytest.approx((10 + 4 * 4) / 3600)
+    assert plan(config, measured=cold).gpu_hours == pytest.approx(2 * (10 + 4 * 4) / 3600)
+    longer = [plan(config, images=640_000, measured=found).hours for found in (warm, cold)]
+    assert longer[1] - longer[0] == pytest.approx(10 / 3600)
+    assert any("start: 10 s of each device" in line for line in plan(config, measured=cold).assumptions)
+    assert any(line.endswith("calibrating margins take no time") for line in plan(config, measured=warm).assumptions)
+
+
 def test_every_number_that_was_assumed_is_said(config: RunConfig) -> None:
     said = " ".join(plan(config).assumptions)
     for word in ("50% and 50%", "1e-10 TFLOP/s", "batches of 4", "1.8 bytes a pixel", "2 USD"):
@@ -129,6 +140,8 @@ def test_a_benchmark_file_gives_its_median(tmp_path: Path) -> None:
     file = write_bench(tmp_path / "rows.json")
     assert read_bench(file, "minis-emoji") == Measured(3.5, "ours", "a card", file)
     assert read_bench(file, "minis-emoji", "reference").images_per_s == 1.0
+    rows = [{"variant": "ours", "images_per_s": {"p50": 3.5}, "start_s": 7.5}]
+    assert read_bench(write_bench(tmp_path / "new.json", rows=rows), "minis-emoji").start_s == 7.5
     with pytest.raises(InputError, match=r"has no rate of 'theirs'; it has: ours, reference"):
         read_bench(file, "minis-emoji", "theirs")
     with pytest.raises(InputError, match=r"measured 'minis-emoji', but the plan is for 'other'"):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.stub import stub_config
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import content_hash
 from prism_fast.synthesis.shards import Sample, commit_shard, make_record, tar_bytes
-from tests.synthesis.stub import stub_config
 from tests.tiny import make_teacher
 
 SHARD = 4

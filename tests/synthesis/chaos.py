@@ -21,6 +21,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from benchmarks.stub import stub_config, use_stub
 from prism_fast.config import RunConfig
 from prism_fast.errors import PrismError, StoppedError
 from prism_fast.synthesis import faults, leases, rundir, worker
@@ -32,7 +33,6 @@ from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.stop import SIGNALS, stoppable
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
-from tests.synthesis.stub import stub_config, use_stub
 
 TIMEOUT_S = 30
 NOT_REACHED = 77

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 import prism_fast.synthesis.s3  # noqa: F401  (imported once, not in every child)
+from benchmarks.stub import stub_config, use_stub
 from prism_fast.paths import run_path
 from prism_fast.synthesis import leases, worker
 from prism_fast.synthesis.faults import POINTS, VARIABLE
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
 from tests.synthesis.chaos import NOT_REACHED, TIMEOUT_S
-from tests.synthesis.stub import stub_config, use_stub
 from tests.synthesis.test_objects import contents
 
 

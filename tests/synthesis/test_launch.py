@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, RunError, StoppedError
 from prism_fast.synthesis import leases, worker
@@ -22,7 +23,6 @@ from prism_fast.synthesis.sampler import Synthesizer
 from prism_fast.synthesis.stop import stoppable
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import Summary, synthesize
-from tests.synthesis.stub import Stub, stub_config
 from tests.synthesis.test_resume import assert_same_run
 
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"

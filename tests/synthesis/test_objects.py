@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, PrismError, RunError
 from prism_fast.paths import in_store, local_path, run_path
@@ -28,7 +29,6 @@ from prism_fast.synthesis.stats import stats
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.watch import Watcher
 from prism_fast.synthesis.worker import Worker, synthesize
-from tests.synthesis.stub import Stub, stub_config
 
 pytest.importorskip("upath")
 #: Not inside of anything that a store could refuse.

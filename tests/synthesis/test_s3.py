@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
 from prism_fast.paths import run_path
@@ -27,7 +28,6 @@ from prism_fast.synthesis.stats import stats
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.watch import Watcher
 from prism_fast.synthesis.worker import synthesize
-from tests.synthesis.stub import Stub, stub_config
 from tests.synthesis.test_objects import assert_whole, contents, in_threads
 
 pytest.importorskip("s3fs")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.errors import StoppedError
 from prism_fast.synthesis import leases, worker
 from prism_fast.synthesis.rundir import RunDirectory
@@ -18,7 +19,6 @@ from prism_fast.synthesis.sampler import Row, Synthesizer
 from prism_fast.synthesis.stop import SIGNALS, stoppable
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
-from tests.synthesis.stub import Stub, stub_config
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 

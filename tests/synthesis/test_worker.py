@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.compile.load import Compiled
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
@@ -18,7 +19,6 @@ from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Synthesizer
 from prism_fast.synthesis.worker import MadeWith, Worker, synthesize
-from tests.synthesis.stub import Stub, stub_config
 
 
 @pytest.fixture

@@ -11,13 +11,17 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import RunError
 from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.rundir import Layout, RunDirectory
+from prism_fast.synthesis.shards import read_record
 from prism_fast.synthesis.stop import Stop
-from prism_fast.synthesis.worker import Log, Progress, Summary, require_room, summarise, synthesize
+from prism_fast.synthesis.worker import Finished, Log, Progress, Summary, require_room, summarise, synthesize
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, where it is made and by how many; ``progress``, ``log`` and ``stop`` belong to the calling process."""
+    """A run, where it is made and by how many.
+
+    ``progress``, ``log``, ``stop`` and ``finished`` belong to the calling process.
+    """
 
     config: RunConfig
     out: Path
@@ -27,6 +31,7 @@ class Job:
     progress: Progress | None = None
     log: Log = print
     stop: Stop = field(default_factory=Stop)
+    finished: Finished | None = None
 
     @property
     def layout(self) -> Layout:
@@ -44,7 +49,9 @@ class Job:
 
     def work(self) -> Summary:
         """Be one worker, in this process."""
-        return synthesize(self.config, self.out, self.progress, self.store, self.log, self.place, self.stop)
+        return synthesize(
+            self.config, self.out, self.progress, self.store, self.log, self.place, self.stop, self.finished
+        )
 
     def watched(self, launch: Launch) -> Summary:
         """Refuse what cannot work, launch, and check the outcome.
@@ -57,8 +64,10 @@ class Job:
         require_room(self.config, self.out)
         directory.check_owner(self.config)
         before, began = self.images_missing(), time.monotonic()
+        told = directory.done()
 
         def watch() -> None:
+            self._tell(directory, told)
             if self.progress:
                 missing = self.images_missing()
                 rate = (before - missing) / (time.monotonic() - began)
@@ -73,6 +82,13 @@ class Job:
             )
         directory.finish(self.config)
         return summarise(directory, before, time.monotonic() - began)
+
+    def _tell(self, directory: RunDirectory, told: set[int]) -> None:
+        """Tell ``finished`` of the shards that are not among ``told`` yet, whoever made them."""
+        if self.finished:
+            for shard in sorted(directory.done() - told):
+                self.finished(read_record(directory.shards / f"{shard:06d}.json"))
+                told.add(shard)
 
 
 #: Starts the workers of a job and returns when they have ended; calls its second argument about once a second.

@@ -22,6 +22,17 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
     Raises:
         InputError: not started by torchrun.
     """
+    place = place_of_rank()
+    _share(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), job)
+    replace(job, place=place, progress=job.progress if place.number == 1 else None).work()
+
+
+def place_of_rank() -> Place:
+    """Rank as torchrun says it.
+
+    Raises:
+        InputError: not started by torchrun.
+    """
     try:
         rank, ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     except (KeyError, ValueError) as error:
@@ -29,8 +40,7 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
             "--launch torchrun needs RANK and WORLD_SIZE as torchrun sets them; start 'torchrun --no-python "
             "--nproc-per-node N prism-fast synthesize ... --launch torchrun', or use --launch local"
         ) from error
-    _share(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), job)
-    replace(job, place=Place(rank + 1, ranks), progress=None if rank else job.progress).work()
+    return Place(rank + 1, ranks)
 
 
 def _share(number: int, workers: int, job: Job) -> None:

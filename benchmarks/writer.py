@@ -1,0 +1,69 @@
+"""What writing costs a run: seconds of a maker's last stage, which encodes, hashes, writes, flushes and renames."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.options import Options
+from prism_fast.config import RunConfig
+from prism_fast.synthesis.leases import Leases
+from prism_fast.synthesis.maker import ShardMaker
+from prism_fast.synthesis.place import Place
+from prism_fast.synthesis.shards import Record
+from prism_fast.synthesis.worker import Worker
+
+
+class StoreClock:
+    """Takes the place of a maker's ``store`` and sums its seconds.
+
+    ``commits``: after each shard, the time and the sum.
+    """
+
+    def __init__(self, maker: ShardMaker) -> None:
+        self.seconds = 0.0
+        self.commits: list[tuple[float, float]] = []
+        self._store = maker.store
+        maker.store = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, item: Any) -> Record | None:
+        began = time.perf_counter()
+        record = self._store(item)
+        now = time.perf_counter()
+        self.seconds += now - began
+        if record is not None:
+            self.commits.append((now, self.seconds))
+        return record
+
+
+def of_guided_run(config: RunConfig, options: Options) -> harness.Row:
+    """A real run of ``options.repeats`` + 1 shards; from the first one's commit to the last one's."""
+    sizes = {"images": (options.repeats + 1) * config.synthesis.shard_size}
+    changes = {
+        "synthesis": config.synthesis.model_copy(update=sizes),
+        "sampling": config.sampling.model_copy(update={"device": options.device}),
+    }
+    with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
+        out = Path(scratch) / "run"
+        with Leases(out / "shards") as leases:
+            worker = Worker(config.model_copy(update=changes), out, leases, options.store, harness.log)
+            clock = StoreClock(worker.maker)
+            records = list(worker.make_missing(Place()))
+    (first, before), (last, after) = clock.commits[0], clock.commits[-1]
+    return _row(records[1:], last - first, after - before)
+
+
+def _row(records: Sequence[Record], seconds: float, in_store: float) -> harness.Row:
+    images, rate = sum(r.planned for r in records), sum(r.planned for r in records) / seconds
+    return {
+        "work": "guided run",
+        "image_format": records[0].image_ext,
+        "images": images,
+        "images_per_s": {"p20": None, "p50": rate, "p80": None},
+        "mb_per_s": sum(r.size_bytes for r in records) / seconds / 1e6,
+        "writing_share": in_store / seconds,
+    }
