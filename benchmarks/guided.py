@@ -74,7 +74,7 @@ SWITCHES = (
     Switch("streams", ("launch.streams=1",), ("launch.streams=2",)),
 )
 #: Shards of one batch that are timed in each repeat, after the warm-up: one, or for ours two a stream.
-TIMED = 6
+TIMED = 12
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
 
 
