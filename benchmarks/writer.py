@@ -21,22 +21,24 @@ from prism_fast.synthesis.worker import Worker
 class StoreClock:
     """Takes the place of a maker's ``store`` and sums its seconds.
 
-    ``commits``: after each shard, the time and the sum.
+    ``commits``: after each shard, the time, the sum, and how much of it a processor worked. The rest is waiting for the
+    disk, or for a core that sampling has.
     """
 
     def __init__(self, maker: ShardMaker) -> None:
-        self.seconds = 0.0
-        self.commits: list[tuple[float, float]] = []
+        self.seconds = self.busy = 0.0
+        self.commits: list[tuple[float, float, float]] = []
         self._store = maker.store
         maker.store = self  # type: ignore[method-assign, assignment]
 
     def __call__(self, item: Any) -> Record | None:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.thread_time()
         record = self._store(item)
         now = time.perf_counter()
         self.seconds += now - began
+        self.busy += time.thread_time() - busy
         if record is not None:
-            self.commits.append((now, self.seconds))
+            self.commits.append((now, self.seconds, self.busy))
         return record
 
 
@@ -53,11 +55,12 @@ def of_guided_run(config: RunConfig, options: Options) -> harness.Row:
             worker = Worker(config.model_copy(update=changes), out, leases, options.store, harness.log)
             clock = StoreClock(worker.maker)
             records = list(worker.make_missing(Place()))
-    (first, before), (last, after) = clock.commits[0], clock.commits[-1]
-    return _row(records[1:], last - first, after - before)
+    ends = zip(clock.commits[0], clock.commits[-1], strict=True)
+    seconds, in_store, busy = (last - first for first, last in ends)
+    return _row(records[1:], seconds, in_store, busy)
 
 
-def _row(records: Sequence[Record], seconds: float, in_store: float) -> harness.Row:
+def _row(records: Sequence[Record], seconds: float, in_store: float, busy: float) -> harness.Row:
     images, rate = sum(r.planned for r in records), sum(r.planned for r in records) / seconds
     return {
         "work": "guided run",
@@ -66,4 +69,5 @@ def _row(records: Sequence[Record], seconds: float, in_store: float) -> harness.
         "images_per_s": {"p20": None, "p50": rate, "p80": None},
         "mb_per_s": sum(r.size_bytes for r in records) / seconds / 1e6,
         "writing_share": in_store / seconds,
+        "writing_busy_share": busy / seconds,
     }

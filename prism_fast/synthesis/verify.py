@@ -73,9 +73,9 @@ def _difference(tar: Path, index: Path, record: Record) -> str | None:
 
 def _index_of(members: tuple[Member, ...]) -> str:
     samples: dict[str, list[str]] = {}
-    for m in members:
-        key, _, extension = m.name.partition(".")
-        samples.setdefault(key, []).append(f"{extension} {m.offset} {m.size} {m.name}")
+    for name, offset, size in members:
+        key, _, extension = name.partition(".")
+        samples.setdefault(key, []).append(f"{extension} {offset} {size} {name}")
     return "\n".join([f"v1.2 {len(samples)}", *map(" ".join, samples.values())]) + "\n"
 
 
