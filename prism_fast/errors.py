@@ -8,7 +8,8 @@
     │   └── DataError     2       a dataset, shard or model directory
     └── RunError          1       the work itself failed
 
-    StoppedError        128+n     signal n asked the work to stop; not an Exception, so nothing takes it for a failure
+Beside it stands ``StoppedError``, exit code 128 + n: signal n asked the work to stop. It is no Exception, so that
+nobody takes it for a failure.
 
 A message says what was given, what was expected and what to do, in one line.
 """

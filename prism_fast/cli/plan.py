@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
+from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json, prepare
 from prism_fast.paths import local_path
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def plan(
     from prism_fast.plan.devices import find_device
 
     settings, chosen = load_config(config, tuple(set_ or ())), find_device(device)
+    prepare()
     from prism_fast.plan.count import count_run
     from prism_fast.plan.estimate import Efficiency, Request, make_plan
     from prism_fast.plan.measured import read_bench

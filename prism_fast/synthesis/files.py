@@ -298,7 +298,7 @@ def building(path: Path) -> Iterator[Path]:
     staged = staged_name(path)
     try:
         yield staged
-        with open(staged, "rb") as stream:
+        with open(staged, "r+b") as stream:
             os.fsync(stream.fileno())
         os.replace(staged, path)
     finally:

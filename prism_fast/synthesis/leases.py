@@ -19,7 +19,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prism_fast.errors import InputError
 from prism_fast.synthesis.faults import reach
-from prism_fast.synthesis.files import create, is_dead, make_folder, names, new_attempt, patience, read, replace
+from prism_fast.synthesis.files import (
+    create,
+    is_dead,
+    make_folder,
+    names,
+    new_attempt,
+    patience,
+    read,
+    reading,
+    replace,
+)
 
 T = TypeVar("T")
 DURATION_S = 60.0
@@ -165,7 +175,8 @@ def require_idle(folder: Path) -> None:
 def in_hand(folder: Path) -> list[str]:
     """Names of the leases in a folder whose holder may be alive."""
     leases = Leases(folder)
-    held = [name.removesuffix(".lease") for name in names(folder) if name.endswith(".lease")]
+    with reading(folder):
+        held = [name.removesuffix(".lease") for name in names(folder) if name.endswith(".lease")]
     return sorted(name for name in held if not leases._abandoned(name))
 
 

@@ -135,7 +135,7 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
     """
     target, runs = RunDirectory(out), [RunDirectory(path) for path in paths]
     _check_same_run(runs, target)
-    _check_same_margins([target, *runs])
+    _check_same_margins([target, *runs] if target.exists() else runs)
     config, layout = stored_config(runs[0]), runs[0].layout()
     found = _collect([target, *runs] if target.exists() else runs, progress)
     _claim(target, runs)

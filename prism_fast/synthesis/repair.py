@@ -53,8 +53,9 @@ def examine(path: Path, progress: Progress | None = None) -> Repair:
         RunError: a shard cannot be read.
     """
     directory = RunDirectory(path)
+    layout = directory.layout()
     require_idle(directory.shards)
-    layout, findings = directory.layout(), list(inspect(directory, progress))
+    findings = list(inspect(directory, progress))
     wrong = [shard for shard in range(layout.shards) if findings[shard].problem]
     images = sum(layout.extent(shard)[1] for shard in wrong)
     return Repair(tuple(_removals(directory, findings)), len(wrong), images)

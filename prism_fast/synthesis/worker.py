@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prism_fast.compile.load import Compiled, compile_run
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
+from prism_fast.paths import in_store
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
 from prism_fast.synthesis.files import create, patience, read_if_there, writing
 from prism_fast.synthesis.leases import POLL_S, Leases
@@ -183,6 +184,8 @@ def require_room(config: RunConfig, out: Path) -> None:
     Raises:
         InputError: it cannot.
     """
+    if in_store(out):
+        return
     pixels = config.sampling.height * config.sampling.width * 3
     missing = config.synthesis.images - RunDirectory(out).images_done()
     require_free(out, missing * (pixels + 4096))

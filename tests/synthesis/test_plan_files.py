@@ -80,7 +80,7 @@ def test_a_longer_plan_begins_like_a_shorter_one(config: RunConfig) -> None:
 def test_a_plan_that_fails_half_way_leaves_nothing(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = plan._rows, []
+    real, calls = plan.plan_rows, []
 
     def rows(*args: object) -> object:
         calls.append(args)
@@ -89,7 +89,7 @@ def test_a_plan_that_fails_half_way_leaves_nothing(
             raise OSError(28, "No space left on device")
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(plan, "_rows", rows)
+    monkeypatch.setattr(plan, "plan_rows", rows)
     with pytest.raises(OSError, match="No space"):
         plan.write_plan(config, tmp_path / "plan.parquet", 2)
     assert list(tmp_path.iterdir()) == []

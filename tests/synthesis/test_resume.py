@@ -135,9 +135,9 @@ def test_killed_at_any_moment_the_next_call_finishes_the_same_run(small: Path, t
     runs = json.loads(child.stdout.splitlines()[-1])
 
     at_calls = [r for r in runs if Path(r["out"]).name.startswith("call")]
-    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines, margins; the plan's name;
-    # a sync and a name of manifest and card; one survivor
-    assert [r["ends"] for r in at_calls] == [[KILLED]] * 24 + [[0]]
+    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines and margins; of the plan a
+    # sync, its name and a sync of its folder; a sync and a name of manifest and card; one survivor
+    assert [r["ends"] for r in at_calls] == [[KILLED]] * 26 + [[0]]
     (stubborn,) = (r for r in runs if Path(r["out"]).name == "stubborn")
     assert stubborn["ends"].count(KILLED) >= 5
     assert any(r["ends"] == [KILLED] for r in runs if Path(r["out"]).name.startswith("time"))
