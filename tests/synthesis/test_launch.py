@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -265,3 +266,40 @@ def test_a_killed_worker_costs_at_most_its_shard(
     assert [p for p in out.rglob("*") if ".tmp" in p.name or p.suffix == ".lease"] == []
     if name == "local":
         assert said == [f"worker {said[0].split()[1]} was killed by signal 9 and is started again"]
+
+
+def raylet_of(driver: int) -> int | None:
+    """The raylet that a process has started."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except OSError:  # ended meanwhile
+            continue
+        if fields["Name"] == "raylet" and int(fields["PPid"]) == driver:
+            return int(status.parent.name)
+    return None
+
+
+@pytest.mark.slow
+def test_a_killed_raylet_costs_what_was_in_hand(config: RunConfig, undisturbed: Path, tmp_path: Path) -> None:
+    """Ray's node manager dies under its driver and actors; they may get to the end or not, and again finishes the rest."""
+    pytest.importorskip("ray")
+    out, document = tmp_path / "run", tmp_path / "config.yaml"
+    document.write_text(long(config).model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "prism_fast", "synthesize", str(document), "--out", str(out)]
+    command += ["--launch", "ray", "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with open(tmp_path / "messages", "wb") as messages:
+        driver = subprocess.Popen(command, env=environment, stdout=messages, stderr=messages)
+    while len(RunDirectory(out).done()) < 4:
+        assert driver.poll() is None, (tmp_path / "messages").read_text()
+        time.sleep(0.002)
+    raylet = raylet_of(driver.pid)
+    assert raylet is not None
+    os.kill(raylet, signal.SIGKILL)
+    driver.wait(timeout=200)
+    finished = recorded(out)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=200)
+    assert finished.items() <= recorded(out).items()
+    assert verify(out).problems == ()
+    assert_same_run(out, undisturbed)
