@@ -282,7 +282,7 @@ def raylet_of(driver: int) -> int | None:
 
 @pytest.mark.slow
 def test_a_killed_raylet_costs_what_was_in_hand(config: RunConfig, undisturbed: Path, tmp_path: Path) -> None:
-    """Ray's node manager dies under its driver and actors; they may get to the end or not, and again finishes the rest."""
+    """Ray's node manager dies under driver and actors; they may get to the end or not, the next call does."""
     pytest.importorskip("ray")
     out, document = tmp_path / "run", tmp_path / "config.yaml"
     document.write_text(long(config).model_dump_json())  # JSON is YAML
