@@ -10,8 +10,6 @@ import json
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,23 +23,9 @@ from prism_fast.synthesis import leases, worker
 from prism_fast.synthesis.faults import POINTS, VARIABLE
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
-from tests.synthesis.chaos import NOT_REACHED, TIMEOUT_S
+from tests.synthesis.chaos import NOT_REACHED
+from tests.synthesis.killing import forked
 from tests.synthesis.test_objects import contents
-
-
-def forked(work: Callable[[], object]) -> int:
-    """Do ``work`` in a child; returns its exit status, or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        signal.alarm(TIMEOUT_S)
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(folder: Path, address: str) -> dict[str, object]:
