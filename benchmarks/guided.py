@@ -61,11 +61,15 @@ class Switch:
 
 #: In the order in which they are added. ``denoised`` off differentiates the UNet, which only eager torch does.
 SWITCHES = (
-    Switch("denoised", ("guidance.mode=latent", "engines.backend=eager", "sampling.reuse_every=1")),
+    Switch(
+        "denoised",
+        ("guidance.mode=latent", "engines.backend=eager", "sampling.reuse_every=1", "guidance.settled_below=null"),
+    ),
     Switch("engines", ("engines.backend=eager",)),
     Switch("bf16", ("engines.precision=fp32",)),
     Switch("window", ("guidance.window=[0.0,1.0]", "sampling.guidance_interval=[0.0,1.0]")),
     Switch("every", ("guidance.every=1",)),
+    Switch("settled", ("guidance.settled_below=null",)),
     Switch("light_decoder", ("guidance.decoder=full",), ("guidance.decoder=light",)),
     Switch("view_size", ("guidance.view_size=null",), ("guidance.view_size=112",)),
     Switch("interval", ("sampling.guidance_interval=[0.0,1.0]",)),

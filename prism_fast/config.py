@@ -86,6 +86,9 @@ class GuidanceConfig(_Document):
     scale: float = Field(0.3, ge=0, description="guidance RMS relative to the CFG correction's RMS")
     window: tuple[float, float] = Field((0.1, 0.8), description="part of the steps that is guided, [from, to)")
     every: int = Field(1, ge=1, description="compute the gradient at every k-th guided step")
+    settled_below: float | None = Field(
+        None, description="a sample whose objective was below it gets no further gradient; null: all get them"
+    )
     margin_quantile: float | None = Field(
         None, ge=0, le=1, description="guide only samples above this quantile of unguided energies; null: all"
     )
@@ -109,6 +112,9 @@ class EnginesConfig(_Document):
     backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
     attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
+    gradient_batch: int | None = Field(
+        None, ge=1, description="rows of a compiled gradient at once; null: sampling.batch_size"
+    )
     fused_norms: bool = Field(False, description="eager only: group norm and SiLU of the decoder in one operator")
     parts: tuple[EnginePart, ...] = Field(
         ("text_encoder", "unet", "decoder", "energy_gradient", "teacher"),
@@ -211,6 +217,8 @@ class RunConfig(_Document):
             )
         if self.sampling.reuse_every > 1:
             raise ValueError("guidance.mode latent differentiates the whole UNet; set sampling.reuse_every to 1")
+        if self.guidance.settled_below is not None:
+            raise ValueError("guidance.mode latent differentiates whole batches; set guidance.settled_below to null")
         return self
 
     @model_validator(mode="after")

@@ -54,8 +54,8 @@ class Graph:
 def _tracing_code() -> str:
     """The sources that turn a module into a graph: with another lowering it is another engine."""
     package = resources.files("prism_engines")
-    files = [*(package / name for name in ("vjp.py", "folding.py", "permutes.py")), *(package / "lowerings").iterdir()]
-    return "".join(f.read_text() for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".py"))
+    files = [package / "vjp.py", *(package / "passes").iterdir(), *(package / "lowerings").iterdir()]
+    return "".join(f.read_text() for f in sorted(files, key=str) if f.name.endswith(".py"))
 
 
 def graph_hash(module: nn.Module, *more: str) -> str:

@@ -20,9 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prism_engines.errors import EngineInputError, UnsupportedOpError
-from prism_engines.folding import fold_constants, fold_scales
 from prism_engines.lowerings import LOWERINGS, Lowering
-from prism_engines.permutes import cancel_permutes
+from prism_engines.passes import simplify
 from prism_engines.primitives import PRIMITIVES
 
 EnergyAndCotangent = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -94,9 +93,7 @@ def _trace(
             return f(*args)
 
     graph = make_fx(torch.func.functionalize(lowered, remove="mutations"))(*inputs)
-    fold_constants(graph)
-    cancel_permutes(graph)
-    fold_scales(graph)
+    simplify(graph)
     return graph
 
 

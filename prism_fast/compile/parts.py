@@ -112,6 +112,7 @@ class Parts:
                 "set sampling.dtype to float32 and choose engines.precision"
             )
         self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
+        self.gradient_batch = config.engines.gradient_batch or self.batch
         self.tokens = model.tokenizer.model_max_length
         # With classifier-free guidance at every step its branches share a batch; else they are two runs of one engine,
         # and a step without it is one.
@@ -156,10 +157,10 @@ class Parts:
         return tuple(p for p in named if p != "energy_gradient" or config.guidance.enabled)
 
     def calls(self, name: str) -> int:
-        """How often a run computes a part for a batch of samples; prompts are embedded once, at most."""
+        """How often a run computes a part for a batch of samples, at most: prompts repeat, and samples may settle."""
         steps = self.run.sampler.schedule
         if name == "energy_gradient":
-            return sum(step.gradient == "fresh" for step in steps)
+            return sum(step.gradient == "fresh" for step in steps) * -(-self.batch // self.gradient_batch)
         if not name.startswith("unet"):
             return 1
         own = [step for step in steps if step.network == (name.removeprefix("unet_") if "_" in name else "whole")]
@@ -259,9 +260,9 @@ class Parts:
         return self._forward_part("teacher", module, random(0), ("images",), ("logits",), settings, random)
 
     def _gradient_inputs(self, seed: int) -> Inputs:
-        indices = tuple(range(seed * self.batch, (seed + 1) * self.batch))
+        indices = tuple(range(seed * self.gradient_batch, (seed + 1) * self.gradient_batch))
         latents = initial_latents(seed, indices, self.latent).to(self.run.device)
-        labels = torch.arange(self.batch, device=latents.device) % self.run.teacher.config.num_classes
+        labels = torch.arange(len(indices), device=latents.device) % self.run.teacher.config.num_classes
         return latents, labels, *self.matrices(self.run.sampler.boxes(indices, 0))
 
     def matrices(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -151,15 +151,16 @@ class _Shapes:
             more = (self.zeros(rows, second.config.projection_dim), self.zeros(rows, 6))
         return self.zeros(rows, *self.parts.latent), self.zeros(rows, dtype=torch.int64), text, *more
 
-    def latents(self) -> torch.Tensor:
-        return self.zeros(self.parts.batch, *self.parts.latent)
+    def latents(self, rows: int) -> torch.Tensor:
+        return self.zeros(rows, *self.parts.latent)
 
     def images(self) -> torch.Tensor:
         return self.zeros(self.parts.batch, 3, *self.run.sampler.image_size)
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
         (height, width), size = self.run.sampler.image_size, self.run.view_size
-        return self.zeros(self.parts.batch, 1, size, height), self.zeros(self.parts.batch, 1, size, width)
+        rows = self.parts.gradient_batch
+        return self.zeros(rows, 1, size, height), self.zeros(rows, 1, size, width)
 
 
 def _text(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
@@ -191,7 +192,7 @@ def _gradient(run: Synthesizer, shapes: _Shapes) -> tuple[nn.Module, Call]:
     views = shapes.views()
 
     def gradient() -> None:
-        latents = shapes.latents().requires_grad_()
+        latents = shapes.latents(shapes.parts.gradient_batch).requires_grad_()
         with torch.enable_grad():
             module(latents, *views).sum().backward()  # FlopCounterMode's hooks do not stand autograd.grad
 
@@ -205,7 +206,7 @@ def _modules(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Ca
         **_text(run, shapes),
         **_unets(run, shapes),
         **guided,
-        "decoder": (decoder, lambda: decoder(shapes.latents())),
+        "decoder": (decoder, lambda: decoder(shapes.latents(shapes.parts.batch))),
         "teacher": (teacher, lambda: teacher(shapes.images())),
     }
 

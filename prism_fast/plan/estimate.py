@@ -198,7 +198,7 @@ def _assumptions(
     return (
         rate,
         *shares,
-        f"batches of {sampling.batch_size}, {sampling.steps} steps; every batch embeds new prompts",
+        f"batches of {sampling.batch_size}, {sampling.steps} steps; every batch embeds new prompts, no sample settles",
         "moved bytes: matrix products, convolutions and attention; everything else is fused into them",
         "launching operators takes no time, which is far from true of networks as small as the minis",
         "devices share nothing and take whole shards; building engines, encoding and writing take none of their time",

@@ -8,8 +8,8 @@ Per step, with prediction combined by classifier-free guidance ``w``::
     z'        = a · z + b · denoised' + c · previous denoised'
 
 What a step computes is decided beforehand (:mod:`prism_fast.sampling.schedule`) and whatever the host contributes
-(noise, views, timesteps) is made and moved before the first step, so that the loop never waits for the device. No line
-couples the samples of a batch.
+(noise, views, timesteps) is made and moved before the first step, so that the loop never waits for the device, unless
+samples may settle (``guidance.settled_below``). No line couples the samples of a batch.
 """
 
 from __future__ import annotations
@@ -161,6 +161,21 @@ class GuidedSampler:
         draws = view_draws(self.seed, indices, i)
         return view_boxes(draws, self.guidance.view_scale, self.guidance.view_flip, self.image_size)
 
+    def _refresh(
+        self, run: _Run, denoised: torch.Tensor, i: int, energy: torch.Tensor, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fresh energies and gradients of the samples that are not settled; a settled one's energy becomes -inf.
+
+        How many there are decides how much is computed, so the host waits here for the device.
+        """
+        rows = torch.nonzero(~(energy < self.guidance.settled_below)).flatten()
+        settled = torch.full_like(energy, -torch.inf)
+        if not len(rows):
+            return settled, gradient
+        inputs = (x[rows] for x in (denoised, run.batch.labels, run.boxes[i]))
+        fresh_energy, fresh_gradient, _ = self.engines.energy_gradient.run(*inputs)
+        return settled.index_copy(0, rows, fresh_energy), gradient.index_copy(0, rows, fresh_gradient)
+
     def _gradient(
         self, run: _Run, z: torch.Tensor, denoised: torch.Tensor, i: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,10 +208,13 @@ class GuidedSampler:
             if step.gradient == "none":
                 z = solver.step(z, denoised, i)
                 continue
-            if step.gradient == "fresh":
-                energy, gradient = self._gradient(run, z, denoised, i)
             if i == self.guided_steps.start:
+                energy, gradient = self._gradient(run, z, denoised, i)
                 before = energy
+            elif step.gradient == "fresh" and guidance.settled_below is not None:
+                energy, gradient = self._refresh(run, denoised, i, energy, gradient)
+            elif step.gradient == "fresh":
+                energy, gradient = self._gradient(run, z, denoised, i)
             active = energy > batch.margins
             moved = guided_step(
                 denoised,

@@ -126,6 +126,8 @@ def test_one_changed_weight_changes_the_key(
         ({"sampling": {"steps": 7, "guidance_scale": 1.5}, "guidance": {"scale": 0.7, "every": 2}}, set()),
         ({"engines": {"backend": "auto", "precision": "bf16"}}, set()),
         ({"guidance": {"view_size": 24}}, {"energy_gradient"}),
+        ({"guidance": {"settled_below": 1.0}}, set()),
+        ({"engines": {"gradient_batch": 2}}, {"energy_gradient"}),
         ({"sampling": {"guidance_interval": (0.0, 0.5)}}, UNETS),
         ({"sampling": {"reuse_every": 3}}, set()),
     ],
@@ -181,5 +183,7 @@ def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> 
     savings = {"steps": 10, "reuse_every": 3, "guidance_interval": (0.0, 0.8)}
     saving = Parts(like(run, changed(config, sampling=savings, guidance=guidance)))
     assert {name: saving.calls(name) for name in ALL} == {**once, "unet": 0, "unet_deep": 7, "unet_shallow": 11}
+    small = changed(config, sampling={"steps": 10}, guidance=guidance, engines={"gradient_batch": 3})
+    assert Parts(like(run, small)).calls("energy_gradient") == 8  # a batch of four takes two runs of three rows
     free = Parts(like(run, changed(config, guidance={"enabled": False})))
     assert free.calls("energy_gradient") == 0

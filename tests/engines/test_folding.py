@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prism_engines.backends.eager import EagerGradientEngine
-from prism_engines.folding import fold_constants, fold_scales
+from prism_engines.passes.folding import fold_constants, fold_scales
 from prism_engines.vjp import trace_forward, trace_value_and_gradient
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx

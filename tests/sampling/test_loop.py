@@ -311,6 +311,45 @@ def test_the_other_samples_change_nothing_with_every_saving_on(synthesizer: Synt
     assert _bits(first, 2) == _bits(second, 0)
 
 
+def test_a_settled_sample_gets_no_further_gradient(synthesizer: Synthesizer) -> None:
+    settings = {"window": (0.2, 0.8), "every": 3}
+    batch = _batch(synthesizer, [0, 1, 2, 3])
+    first = _sampler(synthesizer, **settings).sample(batch, CPU)
+    middle = float(first.energy_before.sort().values[1:3].mean())
+    sampler = _sampler(synthesizer, CountingCalls, settled_below=middle, **settings)
+    made = sampler.sample(batch, CPU)
+    gradient: Any = sampler.engines.energy_gradient
+    assert gradient.rows == [4, 2]
+    settled = first.energy_before < middle
+    assert made.guided.tolist() == [3 if s else 6 for s in settled.tolist()]
+    assert made.refused.tolist() == [0] * 4
+    assert torch.equal(made.energy_before, first.energy_before)
+    difference = (made.latents - first.latents).flatten(1).abs().amax(1)
+    assert (difference[settled] > 1e-4).all()
+    assert (difference[~settled] < 1e-4).all()  # another number of rows rounds differently
+
+
+def test_a_batch_of_settled_samples_asks_for_no_gradient(synthesizer: Synthesizer) -> None:
+    sampler = _sampler(synthesizer, CountingCalls, settled_below=1e6, window=(0.2, 0.8), every=2)
+    made = sampler.sample(_batch(synthesizer, [0, 1]), CPU)
+    gradient: Any = sampler.engines.energy_gradient
+    assert gradient.rows == [2]
+    assert made.guided.tolist() == [2, 2]
+
+
+def test_a_threshold_that_nobody_reaches_changes_nothing(synthesizer: Synthesizer) -> None:
+    batch = _batch(synthesizer, [0, 1, 2])
+    plain = _sampler(synthesizer, every=2).sample(batch, CPU)
+    made = _sampler(synthesizer, every=2, settled_below=-1e6).sample(batch, CPU)
+    assert torch.equal(made.latents, plain.latents)
+    assert torch.equal(made.guided, plain.guided)
+
+
+def test_settling_needs_gradients_of_denoised_latents() -> None:
+    with pytest.raises(ConfigError, match=r"set guidance\.settled_below to null"):
+        load_config("minis-emoji", ("guidance.mode=latent", "engines.backend=eager", "sampling.reuse_every=1"))
+
+
 def test_a_window_before_the_interval_is_refused() -> None:
     with pytest.raises(ConfigError, match="begin the window later"):
         load_config("minis-emoji", ("sampling.guidance_interval=[0.5,1.0]", "guidance.window=[0.1,0.8]"))

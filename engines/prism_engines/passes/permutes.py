@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from prism_engines.folding import add_constant, clean, constant_of
+from prism_engines.passes.folding import add_constant, clean, constant_of
 
 _aten: Any = torch.ops.aten
 _ELEMENTWISE = {
