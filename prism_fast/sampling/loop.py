@@ -168,6 +168,7 @@ class GuidedSampler:
 
         How many there are decides how much is computed, so the host waits here for the device.
         """
+        assert self.guidance.settled_below is not None
         rows = torch.nonzero(~(energy < self.guidance.settled_below)).flatten()
         settled = torch.full_like(energy, -torch.inf)
         if not len(rows):
