@@ -71,8 +71,8 @@ def _pads(conv: Node) -> tuple[Any, Borders]:
     rows, columns = (list(padding) * 2)[:2]  # one number stands for both axes
     own = [columns, columns, rows, rows]
     if isinstance(given, Node) and given.target is _aten.constant_pad_nd.default:
-        before: Any
-        before, more, *value = given.args
+        padded: Any = given.args
+        before, more, *value = padded
         if not any(value) and len(more) == 4:
             return before, [a + b for a, b in zip(own, more, strict=True)]
     return given, own
@@ -89,13 +89,12 @@ def _pad(graph: GraphModule, conv: Node, given: Any, pads: Borders) -> None:
     conv.update_arg(4, [top, left] if own else [0, 0])
 
 
-def _resize(views: list[Node], borders: Borders) -> None:
+def _resize(views: list[Node], borders: Borders, factor: int) -> None:
     """Take what is no longer computed off the last axes of a pixel shuffle's two views."""
     width, height = borders[0] + borders[1], borders[2] + borders[3]
-    for view in views:
+    for view, scale in zip(views, (1, factor), strict=False):
         sizes: Any = view.args[1]
-        factor = 1 if len(sizes) == 6 else views[0].args[1][2]  # type: ignore[index,operator]
-        view.update_arg(1, [*sizes[:-2], sizes[-2] - height * factor, sizes[-1] - width * factor])
+        view.update_arg(1, [*sizes[:-2], sizes[-2] - height * scale, sizes[-1] - width * scale])
 
 
 def crop_convolutions(graph: GraphModule) -> None:
@@ -111,6 +110,6 @@ def crop_convolutions(graph: GraphModule) -> None:
         borders = [b // factor for b in borders]
         given, pads = _pads(conv)
         _pad(graph, conv, given, [p - b for p, b in zip(pads, borders, strict=True)])
-        _resize(views, borders)
+        _resize(views, borders, factor)
         kept.replace_all_uses_with(whole)
     clean(graph)
