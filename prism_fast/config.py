@@ -153,6 +153,9 @@ class LaunchConfig(_Document):
     pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
     streams: int = Field(1, ge=1, description="batches denoised at once, each on its share of the threads")
     lease_s: float = Field(60.0, gt=0, description="a worker that is silent for so long has lost its shard")
+    hold_s: float | None = Field(
+        None, gt=0, description="a shard in hand for longer, as a hung worker's is, is anybody's; null: never"
+    )
     restarts: int = Field(3, ge=0, description="how often a killed worker is started again, by local and ray")
     cpus_per_worker: int = Field(1, ge=1, description="cores of a worker under ray and slurm; local shares ours evenly")
     slurm: SlurmConfig = SlurmConfig()

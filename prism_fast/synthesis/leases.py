@@ -54,13 +54,19 @@ class Leases:
         worker: what to call the holder.
         duration_s: a lease that is not renewed for so long is anybody's.
         clock: seconds since the epoch.
+        hold_s: a lease held for longer is renewed no more, so that a worker that hangs loses it; None: as long as it lives.
     """
 
     def __init__(
-        self, folder: Path, worker: str = "1/1", duration_s: float = DURATION_S, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        worker: str = "1/1",
+        duration_s: float = DURATION_S,
+        clock: Callable[[], float] = time.time,
+        hold_s: float | None = None,
     ) -> None:
-        self.folder, self.worker, self.duration_s, self.clock = folder, worker, duration_s, clock
-        self._held: dict[str, Lease] = {}
+        self.folder, self.worker, self.duration_s, self.clock, self.hold_s = folder, worker, duration_s, clock, hold_s
+        self._held: dict[str, tuple[Lease, float]] = {}
         self._seen: dict[str, tuple[Lease, float]] = {}
         self._lock, self._closed = threading.Lock(), threading.Event()
 
@@ -81,7 +87,7 @@ class Leases:
             taken = True
         if taken:
             with self._lock:
-                self._held[name] = lease
+                self._held[name] = lease, self.clock()
         return taken
 
     def _steal(self, name: str, lease: Lease) -> bool:
@@ -117,17 +123,18 @@ class Leases:
     def release(self, name: str) -> None:
         """Give ``name`` back, unless somebody else has taken it meanwhile."""
         with self._lock, suppress(OSError):
-            lease = self._held.pop(name, None)
+            lease, _ = self._held.pop(name, (None, 0.0))
             if lease and self._is_ours(name, lease):
                 self.path(name).unlink(missing_ok=True)
         reach("lease-released")
 
     def renew(self) -> None:
-        """Prolong every lease that is still ours."""
+        """Prolong every lease that is still ours and not held for too long."""
+        now, hold_s = self.clock(), self.hold_s
         with self._lock:
-            for name, lease in self._held.items():
-                if self._is_ours(name, lease):
-                    longer = lease.model_copy(update={"expires": self.clock() + self.duration_s})
+            for name, (lease, since) in self._held.items():
+                if (hold_s is None or now - since <= hold_s) and self._is_ours(name, lease):
+                    longer = lease.model_copy(update={"expires": now + self.duration_s})
                     with suppress(OSError):
                         replace(self.path(name), _data(longer), durable=False)
 

@@ -165,6 +165,12 @@ class Worker:
                     yield shard
 
 
+def leases_of(config: RunConfig, out: Path, place: Place) -> Leases:
+    """The leases of one worker of a run."""
+    launch = config.launch
+    return Leases(out / "shards", str(place), launch.lease_s, hold_s=launch.hold_s)
+
+
 def lease_name(shard: int) -> str:
     """The lease of a shard."""
     return f"{shard:06d}"
@@ -221,7 +227,7 @@ def synthesize(
     place, stop = place or Place(), stop or Stop()
     made, seconds = 0, 0.0
     with ExitStack() as stack:
-        leases = stack.enter_context(Leases(out / "shards", str(place), config.launch.lease_s))
+        leases = stack.enter_context(leases_of(config, out, place))
         worker = Worker(config, out, leases, store, log, stop)
         with stop.patient():
             for record in worker.make_missing(place):

@@ -118,6 +118,24 @@ def test_a_clock_that_is_ahead_but_renews_keeps_its_lease(
         holder.renew()
 
 
+def test_what_is_held_for_too_long_is_anybodys(tmp_path: Path, clock: Clock) -> None:
+    """A worker that hangs in a driver still has a heartbeat."""
+    hung, other = Leases(tmp_path, "1/2", 60.0, clock, hold_s=100.0), worker(tmp_path, clock, "2/2")
+    hung.take("000001")
+    for _ in range(2):
+        clock.now += 50
+        hung.renew()
+        assert not other.take("000001")
+    clock.now += 50
+    hung.renew()
+    assert not other.take("000001")  # renewed for the last time 50 seconds ago
+    clock.now += 20
+    hung.renew()
+    assert other.take("000001")
+    hung.release("000001")
+    assert not worker(tmp_path, clock).take("000001")
+
+
 def test_the_heartbeat_renews_and_the_end_releases(tmp_path: Path) -> None:
     path = tmp_path / "000001.lease"
     with Leases(tmp_path, duration_s=0.09) as leases:

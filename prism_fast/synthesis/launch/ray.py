@@ -17,9 +17,9 @@ from typing import Any
 
 from prism_fast.errors import InputError
 from prism_fast.synthesis.launch.job import Job
-from prism_fast.synthesis.leases import POLL_S, Leases
+from prism_fast.synthesis.leases import POLL_S
 from prism_fast.synthesis.place import Place
-from prism_fast.synthesis.worker import Worker
+from prism_fast.synthesis.worker import Worker, leases_of
 
 _POLL_S = 0.5
 
@@ -38,7 +38,7 @@ class Slot:
         config = self.job.config
         if not config.sampling.device.startswith("cuda"):
             torch.set_num_threads(config.launch.cpus_per_worker)
-        leases = Leases(self.job.out / "shards", str(self.place), config.launch.lease_s)
+        leases = leases_of(config, self.job.out, self.place)
         return Worker(config, self.job.out, leases.__enter__(), self.job.store)
 
     def open(self) -> None:
