@@ -127,6 +127,7 @@ class ShardMaker:
             shard,
             made.samples,
             tar,
+            index,
             run_hash=self.layout.run_hash,
             models=self.generator.hashes,
             engines=self.engines,
