@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,6 @@ from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import LaunchConfig, RunConfig, load_config
-from prism_fast.errors import RunError
 from prism_fast.guidance.network import LatentClassifier, energy_of
 from prism_fast.synthesis.calibrate import load_or_calibrate
 from prism_fast.synthesis.maker import ShardMaker
@@ -220,18 +218,9 @@ def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -
     out.mkdir(parents=True)
     document = out / "config.json"
     document.write_text(json.dumps(changed.model_dump(mode="json")))
-    command = [sys.executable, "-m", "benchmarks.guided", variant.name, str(document), str(out / "run")]
+    arguments = [variant.name, str(document), str(out / "run"), *([str(store)] if store else [])]
     start = time.monotonic()
-    done = subprocess.run(
-        [*command, *([str(store)] if store else [])],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(f"variant {variant.name} failed with exit code {done.returncode}; its message is above")
-    row: harness.Row = json.loads(done.stdout.splitlines()[-1])
+    row: harness.Row = harness.run_apart(f"variant {variant.name}", "benchmarks.guided", *arguments)
     rate = TIMED * config.synthesis.shard_size / row["seconds"]
     harness.log(
         f"{variant.name}: {rate:.2f} images/s, energy {row['final_energy_mean']:.2f}, {time.monotonic() - start:.0f} s"

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from prism_fast.errors import RunError
 
 Row = dict[str, Any]
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -54,6 +57,24 @@ def measure(call: Callable[[], Any], repeats: int, device: str = "cpu") -> Timin
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return percentiles(seconds[1:], seconds[0])
+
+
+def run_apart(name: str, module: str, *arguments: str) -> Any:
+    """What a module of the benchmarks, run in a process of its own, prints as JSON on its last line.
+
+    Raises:
+        RunError: it failed; ``name`` is what the message calls it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(f"{name} failed with exit code {done.returncode}; its message is above")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_rss_bytes() -> int:

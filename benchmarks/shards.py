@@ -52,6 +52,7 @@ def write_random(config: RunConfig, out: Path, shards: int, image_format: str) -
             shard,
             samples,
             tar,
+            index,
             run_hash=config.run_hash(),
             models={},
             classes=16,

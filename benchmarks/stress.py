@@ -11,7 +11,6 @@ was really done; nothing is extrapolated.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,6 @@ from benchmarks.options import Options
 from benchmarks.stub import use_stub
 from benchmarks.writer import StoreClock
 from prism_fast.config import RunConfig, load_config
-from prism_fast.errors import RunError
 from prism_fast.labels.space import load_label_space
 from prism_fast.plan.count import count_run
 from prism_fast.plan.devices import find_device
@@ -165,16 +163,8 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
 
 def _spawn(step: str, folder: Path) -> list[harness.Row]:
     out = folder / ("huge" if step == "huge" else "run")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.stress", step, str(folder / "config.json"), str(out)],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(f"{step} failed with exit code {done.returncode}; its message is above")
-    rows: list[harness.Row] = json.loads(done.stdout.splitlines()[-1])
+    document = str(folder / "config.json")
+    rows: list[harness.Row] = harness.run_apart(step, "benchmarks.stress", step, document, str(out))
     for row in rows:
         harness.log(f"{row['work']}: {row['seconds']:.1f} s, {row['done']}")
     return rows

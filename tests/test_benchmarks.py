@@ -14,6 +14,7 @@ import pytest
 from benchmarks import harness
 from benchmarks.guided import SWITCHES, TIMED, _joined, _ratio, _seconds, load_config_of, variants
 from prism_fast.config import load_config
+from prism_fast.errors import RunError
 from prism_fast.synthesis.shards import Record
 
 CONFIGS = sorted((Path(__file__).parents[1] / "benchmarks" / "configs").glob("*.yaml"))
@@ -49,6 +50,13 @@ def test_a_process_knows_its_age_and_its_own_memory() -> None:
     assert 0 < age < harness.process_age_s()
     assert ours < harness.process_age_s()
     assert 0 < peak < len(room) < harness.peak_rss_bytes()
+
+
+def test_a_module_apart_gives_its_last_line_or_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('[{"work": 1}]')
+    assert harness.run_apart("tool", "json.tool", "--compact", str(tmp_path / "rows.json")) == [{"work": 1}]
+    with pytest.raises(RunError, match="tool failed with exit code"):
+        harness.run_apart("tool", "json.tool", str(tmp_path / "absent.json"))
 
 
 def test_sections_of_a_page_are_replaced(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from prism_fast.synthesis.pipeline import pipelined
 from prism_fast.synthesis.plan import PlanFile
 from prism_fast.synthesis.rundir import RunDirectory
 from prism_fast.synthesis.sampler import Made, Row
-from prism_fast.synthesis.shards import Record, commit_shard, make_record, read_record, tar_bytes
+from prism_fast.synthesis.shards import Record, commit_shard, make_record, tar_bytes
 from prism_fast.synthesis.stop import Stop
 
 
@@ -127,6 +127,7 @@ class ShardMaker:
             shard,
             made.samples,
             tar,
+            index,
             run_hash=self.layout.run_hash,
             models=self.generator.hashes,
             engines=self.engines,
@@ -139,7 +140,7 @@ class ShardMaker:
         )
         self._since = now
         if self.directory.has(shard):  # another worker was faster: its bytes stay
-            return read_record(self.directory.shards / f"{shard:06d}.json")
+            return self.directory.record(shard)
         if self.directory.layout() != self.layout:
             raise InputError(f"{self.directory.path} was extended meanwhile; start again with its new number of images")
         commit_shard(self.directory.shards, record, tar, index)

@@ -28,6 +28,7 @@ def write_pictures(
             shard,
             samples,
             tar,
+            index,
             run_hash=run_hash,
             models={},
             classes=logits.shape[1],

@@ -28,7 +28,7 @@ from prism_fast.synthesis.files import (
     sync_directory,
 )
 from prism_fast.synthesis.plan import is_whole_plan, write_plan
-from prism_fast.synthesis.shards import Record, finished_shards
+from prism_fast.synthesis.shards import Record, finished_shards, read_record
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,14 @@ class RunDirectory:
         """Whether a shard has a record."""
         with reading(self.shards):
             return (self.shards / f"{shard:06d}.json").exists()
+
+    def record(self, shard: int) -> Record:
+        """The record of a finished shard.
+
+        Raises:
+            DataError: it is not a record. RunError: it cannot be read.
+        """
+        return read_record(self.shards / f"{shard:06d}.json")
 
     def missing(self) -> list[int]:
         """Planned shards without a record."""

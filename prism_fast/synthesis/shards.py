@@ -29,7 +29,10 @@ _READERS = 8  # each record is a request to an object store
 
 
 class Record(BaseModel):
-    """``NNNNNN.json``: what a finished shard holds. Its presence is the commit."""
+    """``NNNNNN.json``: what a finished shard holds. Its presence is the commit.
+
+    ``sha256`` and ``size_bytes`` are the tar's; ``index_sha256`` is empty in records written before there was one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +40,7 @@ class Record(BaseModel):
     rows: int
     sha256: str
     size_bytes: int
+    index_sha256: str = ""
     run_hash: str
     models: dict[str, str]
     engines: dict[str, str] = {}
@@ -150,6 +154,7 @@ def make_record(
     shard: int,
     samples: Sequence[Sample],
     tar: bytes,
+    index: str,
     *,
     run_hash: str,
     models: dict[str, str],
@@ -161,7 +166,7 @@ def make_record(
     quarantined: Iterable[int] = (),
     seconds: float = 0.0,
 ) -> Record:
-    """Record of a tar that holds ``samples``."""
+    """Record of a tar that holds ``samples``, and of its index."""
 
     def mean(key: str) -> float | None:
         values = [s.meta[key] for s in samples if s.meta.get(key) is not None]
@@ -172,6 +177,7 @@ def make_record(
         rows=len(samples),
         sha256=hashlib.sha256(tar).hexdigest(),
         size_bytes=len(tar),
+        index_sha256=hashlib.sha256(index.encode()).hexdigest(),
         run_hash=run_hash,
         models=models,
         engines=engines or {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -59,15 +60,34 @@ class _Walk:
         self._passed += len(chunk)
 
 
+def _chunks(path: Path) -> Iterator[memoryview]:
+    """The file in pieces, each valid until the next."""
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb") as stream:
+        while size := stream.readinto(buffer):
+            yield buffer[:size]
+
+
 def scan(path: Path) -> Scan:
     """Hash a tar and list its members in one pass and one mebibyte of memory.
 
     Raises:
         OSError: it cannot be read.
     """
-    digest, walk, buffer = hashlib.sha256(), _Walk(), memoryview(bytearray(_CHUNK))
-    with path.open("rb") as stream:
-        while size := stream.readinto(buffer):
-            digest.update(buffer[:size])
-            walk.feed(buffer[:size])
+    digest, walk = hashlib.sha256(), _Walk()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+        walk.feed(chunk)
     return Scan(digest.hexdigest(), tuple(walk.members))
+
+
+def hash_only(path: Path) -> str:
+    """The SHA-256 of a tar whose members need no listing: the interpreter is free meanwhile.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()

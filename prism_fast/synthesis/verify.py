@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +15,10 @@ from prism_fast.errors import DataError, RunError
 from prism_fast.synthesis.files import read, reading
 from prism_fast.synthesis.rundir import Layout, RunDirectory
 from prism_fast.synthesis.shards import Record, read_record
-from prism_fast.synthesis.tarscan import Member, scan
+from prism_fast.synthesis.tarscan import Member, hash_only, scan
 
+#: A sample's key, on each line of an index but the first; with ``^`` for the newline it takes four times as long.
+_KEY = re.compile(rb"\n\S* \d+ \d+ ([^. \n]*)")
 _FEWEST_THREADS = 4  # a disk answers several requests at once, however few cores there are
 #: (shards checked, shards planned, MB a second)
 Progress = Callable[[int, int, float], None]
@@ -60,15 +64,22 @@ def _difference(tar: Path, index: Path, record: Record) -> str | None:
     differs = f"{tar.name} differs from its record; delete {tar.stem}.json and run the synthesis again"
     if tar.stat().st_size != record.size_bytes:
         return differs
+    listed = read(index)
+    if hashlib.sha256(listed).hexdigest() == record.index_sha256:  # written with this tar: no need to list it again
+        return _miscount(tar, listed, record) if hash_only(tar) == record.sha256 else differs
     found = scan(tar)
     if found.sha256 != record.sha256:
         return differs
-    if read(index) != _index_of(found.members).encode():
+    if listed != _index_of(found.members).encode():
         return f"{index.name} does not describe {tar.name}; delete {tar.stem}.json and run the synthesis again"
-    indices = {m.name.partition(".")[0] for m in found.members}
+    return _miscount(tar, listed, record)
+
+
+def _miscount(tar: Path, listed: bytes, record: Record) -> str | None:
+    found = sorted(_KEY.findall(listed))
     planned = range(record.first_index, record.first_index + record.planned)
-    expected = {f"{i:09d}" for i in set(planned) - set(record.quarantined)}
-    return None if indices == expected else f"{tar.name} holds {len(indices)} samples, its record says {len(expected)}"
+    expected = sorted(b"%09d" % i for i in set(planned) - set(record.quarantined))
+    return None if found == expected else f"{tar.name} holds {len(found)} samples, its record says {len(expected)}"
 
 
 def _index_of(members: tuple[Member, ...]) -> str:

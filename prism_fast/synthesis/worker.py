@@ -22,7 +22,7 @@ from prism_fast.synthesis.maker import ShardMaker
 from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.rundir import RunDirectory, require_free
 from prism_fast.synthesis.sampler import Synthesizer
-from prism_fast.synthesis.shards import Record, read_record
+from prism_fast.synthesis.shards import Record
 from prism_fast.synthesis.stop import Stop
 
 _LOG = logging.getLogger(__name__)
@@ -150,8 +150,7 @@ class Worker:
         for record in self.maker.run(self._taken([shard]), self.config.launch):
             self.leases.release(lease_name(shard))
             return record
-        done = self.directory.has(shard)
-        return read_record(self.directory.shards / f"{shard:06d}.json") if done else None
+        return self.directory.record(shard) if self.directory.has(shard) else None
 
     def _taken(self, shards: list[int]) -> Iterator[int]:
         """Those of ``shards`` that are free when their turn comes."""

@@ -13,7 +13,7 @@ from prism_engines.vjp import trace_forward, trace_value_and_gradient
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.engines.test_lowerings import assert_same, energy, image, randomise
+from tests.engines.gradients import assert_same, energy, image, randomise
 
 
 def counts(graph: torch.fx.GraphModule) -> Counter[str]:

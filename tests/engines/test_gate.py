@@ -26,7 +26,7 @@ from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
 
 from tests.engines import tiny
-from tests.engines.test_lowerings import energy
+from tests.engines.gradients import energy
 
 _aten: Any = torch.ops.aten
 ROWS = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0], [-5.0, 12.0]])

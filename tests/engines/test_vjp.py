@@ -23,7 +23,8 @@ from prism_fast.config import load_config
 from prism_fast.guidance.network import StaticLatentClassifier, energy_of
 from prism_fast.minis.bundle import assets
 from prism_fast.synthesis.sampler import Synthesizer
-from tests.engines.test_lowerings import Attention, assert_same, energy, image, operators, randomise
+from tests.engines.gradients import assert_same, energy, image, operators, randomise
+from tests.engines.test_lowerings import Attention
 
 
 class Small(nn.Module):

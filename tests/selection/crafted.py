@@ -61,6 +61,7 @@ def write_shard(run: RunDirectory, number: int, rows: Sequence[Row], teacher: st
         number,
         samples,
         tar,
+        index,
         run_hash=run.layout().run_hash,
         models={"diffusion": "d", "teacher": teacher},
         classes=3,

@@ -19,11 +19,11 @@ from tests.synthesis.test_verify import cut, edit, flip
 
 def stray(shards: Path) -> None:
     for ext in ("tar", "idx", "json"):
-        shutil.copy(shards / f"000000.{ext}", shards / f"000007.{ext}")
+        shutil.copy(shards / f"000000.{ext}", shards / f"000009.{ext}")
 
 
 LEFT = dead_attempt()
-STRAYS = {"000007.idx", "000007.json", "000007.tar"}
+STRAYS = {"000009.idx", "000009.json", "000009.tar"}
 #: damage, the shard it destroys, the files that must go
 DAMAGES: dict[str, tuple[Callable[[Path], object], int | None, set[str]]] = {
     "cut": (lambda s: cut(s / "000000.tar"), 0, {"000000.json"}),
@@ -32,15 +32,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], int | None, set[str]]] = {
     "no-index": (lambda s: (s / "000003.idx").unlink(), 3, {"000003.json"}),
     "foreign": (lambda s: edit(s / "000004.json", run_hash="f" * 64), 4, {"000004.json"}),
     "torn-record": (lambda s: (s / "000005.json").write_text("{"), 5, {"000005.json"}),
+    "index-bit": (lambda s: flip(s / "000007.idx"), 7, {"000007.json"}),
+    "index-cut": (lambda s: (s / "000008.idx").write_bytes(b"v1.2 1\n"), 8, {"000008.json"}),
     "stray": (stray, None, STRAYS),
     "temporary": (lambda s: staged_name(s / "000006.tar", LEFT).write_bytes(b"x"), None, {f"000006.tar.tmp-{LEFT}"}),
 }
-SHARDS = 7
+SHARDS = 9
 
 
 @pytest.fixture(scope="module")
 def small(config: RunConfig) -> RunConfig:
-    """Seven images in as many shards: one for every damage, and one that nothing happens to."""
+    """Nine images in as many shards: one for every damage, and one that nothing happens to."""
     sizes = config.synthesis.model_copy(update={"images": SHARDS, "shard_size": 1})
     return config.model_copy(update={"synthesis": sizes})
 

@@ -35,17 +35,17 @@ def samples(ext: str = "png", rows: int = ROWS) -> list[Sample]:
     ]
 
 
-def record_of(tar: bytes, shard: int = 7, **changes: object) -> Record:
+def record_of(tar: bytes, index: str, shard: int = 7, **changes: object) -> Record:
     options: dict[str, object] = {
         "run_hash": "a" * 64, "models": {"teacher": "b"}, "classes": 4, "image_ext": "png", "first_index": 40,
         "planned": ROWS,
     }  # fmt: skip
-    return make_record(shard, samples(), tar, **{**options, **changes})  # type: ignore[arg-type]
+    return make_record(shard, samples(), tar, index, **{**options, **changes})  # type: ignore[arg-type]
 
 
 def commit(folder: Path) -> tuple[bytes, str]:
     tar, index = tar_bytes(samples(), "png", 95)
-    commit_shard(folder, record_of(tar), tar, index)
+    commit_shard(folder, record_of(tar, index), tar, index)
     return tar, index
 
 
@@ -151,6 +151,7 @@ def test_a_commit_leaves_three_files(tmp_path: Path) -> None:
     assert (folder / "000007.idx").read_text() == index
     record = finished_shards(folder)[7]
     assert (record.sha256, record.size_bytes, record.rows) == (hashlib.sha256(tar).hexdigest(), len(tar), ROWS)
+    assert record.index_sha256 == hashlib.sha256(index.encode()).hexdigest()
     assert (record.energy_after_mean, record.objective_before_mean) == (1.0, None)
 
 

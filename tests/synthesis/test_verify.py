@@ -4,12 +4,16 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.synthesis.shards import Sample, commit_shard, read_record, tar_bytes
+from prism_fast.synthesis.tarscan import scan
 from prism_fast.synthesis.verify import verify
 from prism_fast.synthesis.worker import synthesize
 from tests.tiny import make_teacher
@@ -38,6 +42,14 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def as_written_before(shards: Path) -> None:
+    """Records of a version that did not hash the index."""
+    for path in shards.glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["index_sha256"]
+        path.write_text(json.dumps(record))
+
+
 def copy_shard(shards: Path) -> None:
     for ext in ("tar", "idx", "json"):
         shutil.copy(shards / f"000000.{ext}", shards / f"000001.{ext}")
@@ -50,7 +62,7 @@ def test_a_finished_run_has_no_problems(finished: Path) -> None:
     assert verdict.size_bytes == sum(p.stat().st_size for p in (finished / "shards").glob("*.tar"))
 
 
-@pytest.mark.parametrize(
+damages = pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda s: cut(s / "000001.tar"), "000001.tar differs from its record; delete 000001.json"),
@@ -69,6 +81,9 @@ def test_a_finished_run_has_no_problems(finished: Path) -> None:
     ids=["cut", "bit", "idx-bit", "idx-cut", "no-tar", "no-idx", "no-record", "torn-record", "other-run", "lost",
          "planned", "copied"],
 )  # fmt: skip
+
+
+@damages
 def test_one_damage_is_one_clear_problem_that_running_again_repairs(
     config: RunConfig, finished: Path, run: Path, damage: Damage, said: str
 ) -> None:
@@ -81,6 +96,36 @@ def test_one_damage_is_one_clear_problem_that_running_again_repairs(
     assert verify(run).problems == ()
     for name in ("000001.tar", "000001.idx"):
         assert (run / "shards" / name).read_bytes() == (finished / "shards" / name).read_bytes()
+
+
+@damages
+def test_records_without_the_hash_of_their_index_give_the_same_answers(run: Path, damage: Damage, said: str) -> None:
+    as_written_before(run / "shards")
+    assert verify(run).problems == ()
+    damage(run / "shards")
+    (problem,) = verify(run).problems
+    assert said in problem
+
+
+def test_the_members_of_a_tar_are_listed_only_when_its_index_is_not_the_recorded_one(
+    finished: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    monkeypatch.setattr("prism_fast.synthesis.verify.scan", lambda tar: listed.append(tar.name) or scan(tar))
+    assert verify(finished).problems == ()
+    assert listed == []
+    flip(run / "shards" / "000001.idx")
+    assert len(verify(run).problems) == 1
+    assert listed == ["000001.tar"]
+
+
+def test_a_sample_that_was_written_twice_is_found(run: Path) -> None:
+    record = read_record(run / "shards" / "000001.json")
+    rows = [Sample(i, torch.zeros(3, 8, 8, dtype=torch.uint8), 0, torch.zeros(3), {}) for i in (4, 5, 5, 6, 7)]
+    tar, index = tar_bytes(rows, "png", 95)
+    hashes = {"sha256": sha256(tar).hexdigest(), "index_sha256": sha256(index.encode()).hexdigest()}
+    commit_shard(run / "shards", record.model_copy(update={**hashes, "size_bytes": len(tar)}), tar, index)
+    assert verify(run).problems == ("000001.tar holds 5 samples, its record says 4",)
 
 
 def test_every_damaged_shard_is_named(run: Path) -> None:

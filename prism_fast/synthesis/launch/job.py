@@ -11,7 +11,6 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import RunError
 from prism_fast.synthesis.place import Place
 from prism_fast.synthesis.rundir import Layout, RunDirectory
-from prism_fast.synthesis.shards import read_record
 from prism_fast.synthesis.stop import Stop
 from prism_fast.synthesis.worker import Finished, Log, Progress, Summary, require_room, summarise, synthesize
 
@@ -87,7 +86,7 @@ class Job:
         """Tell ``finished`` of the shards that are not among ``told`` yet, whoever made them."""
         if self.finished:
             for shard in sorted(directory.done() - told):
-                self.finished(read_record(directory.shards / f"{shard:06d}.json"))
+                self.finished(directory.record(shard))
                 told.add(shard)
 
 
