@@ -73,7 +73,7 @@ def encode_image(image: torch.Tensor, extension: str, quality: int) -> bytes:
     buffer = io.BytesIO()
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     if extension == "png":
-        picture.save(buffer, "PNG", compress_level=6)
+        picture.save(buffer, "PNG", compress_level=4)
     else:
         picture.save(buffer, {"jpg": "JPEG", "webp": "WEBP"}[extension], quality=quality)
     return buffer.getvalue()

@@ -8,7 +8,7 @@ from prism_engines.backends.eager import EagerGradientEngine
 from prism_engines.vjp import trace_forward, trace_value_and_gradient
 from torch import Tensor, nn
 
-from tests.engines.test_lowerings import Call, assert_same, energy, image, randomise
+from tests.engines.gradients import Call, assert_same, energy, image, randomise
 
 _aten = torch.ops.aten
 

@@ -12,7 +12,7 @@ from prism_engines.vjp import trace_forward, trace_value_and_gradient
 from torch import Tensor, nn
 
 from tests.engines.test_folding import counts
-from tests.engines.test_lowerings import assert_same, energy, image, randomise
+from tests.engines.gradients import assert_same, energy, image, randomise
 
 
 class SamePadded(nn.Module):
