@@ -54,7 +54,7 @@ class Leases:
         worker: what to call the holder.
         duration_s: a lease that is not renewed for so long is anybody's.
         clock: seconds since the epoch.
-        hold_s: a lease held for longer is renewed no more, so that a worker that hangs loses it; None: as long as it lives.
+        hold_s: a lease held for longer is renewed no more, so that a worker that hangs loses it; None: it never is.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ from prism_engines.backends.eager import EagerGradientEngine
 from prism_engines.vjp import trace_forward, trace_value_and_gradient
 from torch import Tensor, nn
 
-from tests.engines.test_folding import counts
 from tests.engines.gradients import assert_same, energy, image, randomise
+from tests.engines.test_folding import counts
 
 PICTURE = image(2, 3, 6, 6)
 

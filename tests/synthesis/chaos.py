@@ -165,7 +165,7 @@ class Chaos:
 
         def work(skew: float) -> Callable[[], object]:
             def skewed() -> None:
-                def begin(self: Leases, folder: Path, worker: str, duration_s: float) -> None:
+                def begin(self: Leases, folder: Path, worker: str, duration_s: float, hold_s: float | None) -> None:
                     real(self, folder, worker, 1.0, lambda: time.time() + skew)
 
                 leases.is_dead = lambda attempt: False  # type: ignore[attr-defined]
