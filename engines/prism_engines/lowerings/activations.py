@@ -56,6 +56,12 @@ def silu(x: Tensor) -> Tensor:
     return x * x.sigmoid()
 
 
+def silu_backward(g: Tensor, x: Tensor) -> Tensor:
+    """``s (1 + x (1 - s))`` with ``s = sigmoid(x)``; once Inductor is loaded, torch's own form writes in place."""
+    s = x.sigmoid()
+    return g * (s * (1 + x * (1 - s)))
+
+
 def sigmoid_backward(g: Tensor, y: Tensor) -> Tensor:
     """``y (1 - y)``."""
     return g * (y * (1 - y))
@@ -117,6 +123,7 @@ LOWERINGS: dict[Any, Any] = {
     _aten.hardswish.default: hardswish,
     _aten.hardswish_backward.default: hardswish_backward,
     _aten.silu.default: silu,
+    _aten.silu_backward.default: silu_backward,
     _aten.sigmoid_backward.default: sigmoid_backward,
     _aten.tanh_backward.default: tanh_backward,
     _aten.gelu.default: gelu,
