@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -60,24 +59,17 @@ class _Walk:
         self._passed += len(chunk)
 
 
-def _chunks(path: Path) -> Iterator[memoryview]:
-    """The file in pieces, each valid until the next."""
-    buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb") as stream:
-        while size := stream.readinto(buffer):
-            yield buffer[:size]
-
-
 def scan(path: Path) -> Scan:
     """Hash a tar and list its members in one pass and one mebibyte of memory.
 
     Raises:
         OSError: it cannot be read.
     """
-    digest, walk = hashlib.sha256(), _Walk()
-    for chunk in _chunks(path):
-        digest.update(chunk)
-        walk.feed(chunk)
+    digest, walk, buffer = hashlib.sha256(), _Walk(), memoryview(bytearray(_CHUNK))
+    with path.open("rb") as stream:
+        while size := stream.readinto(buffer):
+            digest.update(buffer[:size])
+            walk.feed(buffer[:size])
     return Scan(digest.hexdigest(), tuple(walk.members))
 
 
@@ -87,7 +79,5 @@ def hash_only(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
-    for chunk in _chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -23,12 +23,10 @@ def _source(node: Node) -> Node:
 
 def compare_clamped(graph: GraphModule) -> None:
     """``x > low`` and ``x < high`` say the same of ``y = clamp(x, low, high)``; ``x`` itself need not be kept."""
-    clamps = {
-        node.args[0]: node
-        for node in graph.graph.nodes
-        if node.target is _aten.clamp.default and len(node.args) == 3 and None not in node.args
-    }
+    clamps: dict[Any, Node] = {}  # those that come before what is looked at
     for node in graph.graph.nodes:
+        if node.target is _aten.clamp.default and len(node.args) == 3 and None not in node.args:
+            clamps[node.args[0]] = node
         if node.target not in (_aten.gt.Scalar, _aten.lt.Scalar):
             continue
         clamp = clamps.get(_source(node.args[0]))
