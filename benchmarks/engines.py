@@ -14,7 +14,7 @@ from prism_fast.compile.build import Builder
 from prism_fast.compile.parts import Parts
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 COLUMNS = ("part", "backend", "precision", "batch", "ms.p20", "ms.p50", "ms.p80", "ratio_to_eager", "build_s", "cosine")
 

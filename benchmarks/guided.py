@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,19 @@ from prism_kernels import energy
 from benchmarks import harness
 from benchmarks.naive import DiffusersPipeline, NaiveGuided, decode
 from benchmarks.options import Options
-from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.probes import real_inputs
-from prism_fast.config import LaunchConfig, RunConfig, load_config
+from prism_fast.config import LaunchConfig, RunConfig, assign, parse_assignments
+from prism_fast.dataset.record import Record
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.guidance.network import LatentClassifier, energy_of
+from prism_fast.process import prepare
+from prism_fast.prompts.row import PlanRow
 from prism_fast.synthesis.calibrate import load_or_calibrate
-from prism_fast.synthesis.maker import ShardMaker
-from prism_fast.synthesis.reader import read_samples
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.sampler import Made, Row, Synthesizer
-from prism_fast.synthesis.shards import Record, Sample
+from prism_fast.synthesis.synthesizer import Made, Synthesizer
+from prism_fast.workers.maker import ShardMaker
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Switch:
 
     def differs(self, config: RunConfig) -> bool:
         """Whether the configuration uses it."""
-        return load_config_of(config, self.off) != config
+        return with_assignments(config, self.off) != config
 
 
 #: In the order in which they are added. ``denoised`` off differentiates the UNet, which only eager torch does.
@@ -80,13 +83,9 @@ TIMED = 12
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
 
 
-def load_config_of(config: RunConfig, assignments: Sequence[str]) -> RunConfig:
+def with_assignments(config: RunConfig, assignments: Sequence[str]) -> RunConfig:
     """The same run with other values."""
-    data = config.model_dump(mode="json")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(data, file)  # JSON is YAML
-        file.flush()
-        return load_config(file.name, tuple(assignments))
+    return assign(config, parse_assignments(assignments))
 
 
 @dataclass(frozen=True)
@@ -137,10 +136,10 @@ class NaiveShards:
         return work, label(self.run, work.rows, pixels)
 
 
-def label(run: Synthesizer, rows: Sequence[Row], pixels: torch.Tensor) -> Made:
+def label(run: Synthesizer, rows: Sequence[PlanRow], pixels: torch.Tensor) -> Made:
     """Samples of finished images with the eager teacher's logits."""
     logits = run.teacher.logits(pixels, len(rows))
-    made = (Sample(row["index"], pixels[i], row["label"], logits[i], dict(row)) for i, row in enumerate(rows))
+    made = (Sample(row.index, pixels[i], row.label, logits[i], asdict(row)) for i, row in enumerate(rows))
     return Made(tuple(made), ())
 
 
@@ -196,7 +195,9 @@ def gradient_cosine(run: Synthesizer, compiled: Synthesizer) -> float | None:
 
 
 def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
-    samples = read_samples(out, (1 + TIMED) * config.synthesis.shard_size)  # what all variants make
+    samples = list(
+        islice(ShardSet.discover(out).samples(), (1 + TIMED) * config.synthesis.shard_size)
+    )  # of all variants
     images = torch.stack([s.image for s in samples])
     labels = torch.tensor([s.label for s in samples])
     logits = run.teacher.logits(images)
@@ -213,11 +214,11 @@ def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
 
 
 def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -> harness.Row:
-    changed = load_config_of(config, variant.assignments)
+    changed = with_assignments(config, variant.assignments)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     document = out / "config.json"
-    document.write_text(json.dumps(changed.model_dump(mode="json")))
+    document.write_text(changed.model_dump_json())
     arguments = [variant.name, str(document), str(out / "run"), *([str(store)] if store else [])]
     start = time.monotonic()
     row: harness.Row = harness.run_apart(f"variant {variant.name}", "benchmarks.guided", *arguments)
@@ -230,10 +231,10 @@ def _spawn(variant: Variant, config: RunConfig, store: Path | None, out: Path) -
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     """Every variant's row, on shards of one batch."""
-    size = config.sampling.batch_size
+    size = config.sampling.fixed_batch_size
     most = 2 * max(config.launch.streams, 2) + TIMED
     assignments = [f"synthesis.images={most * size}", f"synthesis.shard_size={size}"]
-    sized = load_config_of(config, [*assignments, f"sampling.device={options.device}"])
+    sized = with_assignments(config, [*assignments, f"sampling.device={options.device}"])
     chosen = [v for v in variants(sized) if not options.only or v.name in options.only]
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
         repeats = [
@@ -286,7 +287,7 @@ COLUMNS = (
 
 def _main(name: str, document: str, out: str, store: str | None = None) -> None:
     prepare()
-    config = load_config(document)
+    config = RunConfig.model_validate_json(Path(document).read_text())
     print(json.dumps(run_variant(config, name, Path(store) if store else None, Path(out))))
 
 

@@ -14,7 +14,7 @@ from benchmarks.options import Options
 from benchmarks.shards import write_random
 from prism_fast.config import RunConfig
 from prism_fast.data.loader import open_loader, reasons
-from prism_fast.data.schema import ShardSet
+from prism_fast.dataset.shard_set import ShardSet
 
 COLUMNS = ("loader", "image_format", "images_per_s.p20", "images_per_s.p50", "images_per_s.p80", "ratio_to_torch")
 _BATCHES = 16

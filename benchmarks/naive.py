@@ -19,8 +19,9 @@ from prism_kernels import view_matrices
 from prism_fast.guidance.objectives import objective_of
 from prism_fast.guidance.view import apply_view, view_boxes
 from prism_fast.models.text import TextHidden, tokenize
+from prism_fast.prompts.row import PlanRow
 from prism_fast.sampling.noise import initial_latents, view_draws
-from prism_fast.synthesis.sampler import Row, Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 
 def scheduler_of(run: Synthesizer) -> DPMSolverMultistepScheduler:
@@ -61,11 +62,11 @@ class NaiveGuided:
     run: Synthesizer
     through_unet: bool
 
-    def latents(self, rows: Sequence[Row]) -> torch.Tensor:
+    def latents(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         """Final latents (n, c, h, w) of some plan rows."""
-        run, indices = self.run, [row["index"] for row in rows]
-        text = encode_text(run, [*(r["negative_prompt"] for r in rows), *(r["prompt"] for r in rows)])
-        labels = torch.tensor([row["label"] for row in rows])
+        run, indices = self.run, [row.index for row in rows]
+        text = encode_text(run, [*(r.negative_prompt for r in rows), *(r.prompt for r in rows)])
+        labels = torch.tensor([row.label for row in rows])
         z = initial_latents(run.config.seed, indices, run.sampler.latent_shape)
         scheduler = scheduler_of(run)
         for i, t in enumerate(scheduler.timesteps):
@@ -131,7 +132,7 @@ class DiffusersPipeline:
 
     run: Synthesizer
 
-    def latents(self, rows: Sequence[Row]) -> torch.Tensor:
+    def latents(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         """Final latents of some plan rows, not guided by energy."""
         run, sampling = self.run, self.run.config.sampling
         pipe = StableDiffusionPipeline(
@@ -146,10 +147,10 @@ class DiffusersPipeline:
         )
         pipe.set_progress_bar_config(disable=True)
         pipe.vae_scale_factor = run.model.vae_factor
-        noise = initial_latents(run.config.seed, [row["index"] for row in rows], run.sampler.latent_shape)
+        noise = initial_latents(run.config.seed, [row.index for row in rows], run.sampler.latent_shape)
         made = pipe(
-            prompt_embeds=encode_text(run, [row["prompt"] for row in rows]),
-            negative_prompt_embeds=encode_text(run, [row["negative_prompt"] for row in rows]),
+            prompt_embeds=encode_text(run, [row.prompt for row in rows]),
+            negative_prompt_embeds=encode_text(run, [row.negative_prompt for row in rows]),
             height=sampling.height,
             width=sampling.width,
             num_inference_steps=sampling.steps,

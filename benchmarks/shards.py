@@ -16,9 +16,10 @@ from benchmarks import harness
 from benchmarks.options import Options
 from benchmarks.writer import of_guided_run
 from prism_fast.config import RunConfig
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.shards import Sample, commit_shard, make_record, tar_bytes
-from prism_fast.synthesis.verify import verify
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
+from prism_fast.operations.verify import verify
 
 COLUMNS = (
     "work",

@@ -20,23 +20,24 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.guided import load_config_of
+from benchmarks.guided import with_assignments
 from benchmarks.options import Options
-from benchmarks.stub import use_stub
+from benchmarks.stub import Stub
 from benchmarks.writer import StoreClock
-from prism_fast.config import RunConfig, load_config
-from prism_fast.labels.space import load_label_space
-from prism_fast.plan.count import count_run
-from prism_fast.plan.devices import find_device
-from prism_fast.plan.estimate import Request, make_plan
-from prism_fast.plan.outline import outline_run
-from prism_fast.synthesis.leases import Leases
-from prism_fast.synthesis.place import Place
-from prism_fast.synthesis.plan import plan_rows
-from prism_fast.synthesis.rundir import Layout, RunDirectory
-from prism_fast.synthesis.tarscan import scan
-from prism_fast.synthesis.verify import verify
-from prism_fast.synthesis.worker import Worker
+from prism_fast.config import RunConfig, assign, load_config
+from prism_fast.dataset.layout import Layout
+from prism_fast.dataset.plan import as_table, plan_rows
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.tar_scan import scan
+from prism_fast.estimate.count import count_run
+from prism_fast.estimate.devices import find_device
+from prism_fast.estimate.estimate import Request, make_plan
+from prism_fast.estimate.outline import outline_run
+from prism_fast.labels.load import load_label_space
+from prism_fast.operations.verify import verify
+from prism_fast.workers.assembly import assemble
+from prism_fast.workers.leases import Leases
+from prism_fast.workers.rank import Rank
 
 COLUMNS = (
     "work",
@@ -73,15 +74,14 @@ def _held(row: harness.Row, bar: str, met: bool) -> harness.Row:
 
 def run(config: RunConfig, out: Path) -> Iterator[harness.Row]:
     """Plan, then make and commit every shard by one worker."""
-    use_stub()
     directory, images = RunDirectory(out), config.synthesis.images
     began = time.perf_counter()
     directory.claim(config)
     yield _row("plan", images, time.perf_counter() - began, "plan.parquet written")
     with Leases(out / "shards") as leases:
-        worker = Worker(config, out, leases)
+        worker = assemble(config, out, leases, generator=Stub(config))
         clock, began, size = StoreClock(worker.maker), time.perf_counter(), 0
-        for record in worker.make_missing(Place()):
+        for record in worker.make_missing(Rank()):
             size += record.size_bytes
         seconds = time.perf_counter() - began
     directory.finish(config)
@@ -115,17 +115,17 @@ def indices(config: RunConfig, out: Path) -> Iterator[harness.Row]:
 def huge(config: RunConfig, out: Path) -> Iterator[harness.Row]:
     """Books of a run of ``HUGE`` times the samples, in this order because memory only grows."""
     images = HUGE * config.synthesis.images
-    longer = config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"images": images})})
+    longer = assign(config, {"synthesis.images": images})
     directory = _half_done(longer, out)
     began = time.perf_counter()
     missing = directory.missing()
     done = f"{len(missing)} of {directory.layout().shards} shards found missing, {directory.images_done()} samples made"
-    Place(2, 64).order(missing)
+    Rank(2, 64).order(missing)
     yield _row("huge bookkeeping", images, time.perf_counter() - began, done)
     space, began = load_label_space(config.labels), time.perf_counter()
     chunk = min(_CHUNK, images // _CHUNKS)
     starts = [(images - chunk) * number // (_CHUNKS - 1) for number in range(_CHUNKS)]  # the first to the last rows
-    made = sum(plan_rows(longer, space, start, start + chunk).num_rows for start in starts)
+    made = sum(as_table(plan_rows(longer, space, start, start + chunk)).num_rows for start in starts)
     done = f"{made} of {images} rows made, {_CHUNKS} chunks from the first to the last, not written"
     yield _row("huge plan", made, time.perf_counter() - began, done)
     began = time.perf_counter()
@@ -153,7 +153,7 @@ STEPS = {"run": run, "verify": check, "indices": indices, "huge": huge}
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     """Rows of every step; ``verify`` and ``indices`` read what ``run`` made."""
-    plain = load_config_of(config, ("engines.backend=eager", "guidance.margin_quantile=null"))
+    plain = with_assignments(config, ("engines.backend=eager", "guidance.margin_quantile=null"))
     chosen = [step for step in STEPS if not options.only or step in options.only]
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
         folder = Path(scratch)

@@ -1,4 +1,4 @@
-"""A generator of constant tiny images: everything but the networks is the real code."""
+"""A generator of constant tiny images, given to workers in place of networks: everything else is the real code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from prism_fast.config import RunConfig
-from prism_fast.synthesis import sampler
-from prism_fast.synthesis.sampler import Made, Row
-from prism_fast.synthesis.shards import Sample
+from prism_fast.dataset.sample import Sample
+from prism_fast.prompts.row import PlanRow
+from prism_fast.synthesis.synthesizer import Made
 
 
 def stub_config(folder: Path, images: int = 7, shard_size: int = 2, **sections: Any) -> RunConfig:
@@ -40,25 +40,19 @@ class Stub:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.hashes = config, {"diffusion": "d", "teacher": "t"}
-        self.margins: dict[int, float] = {}
 
-    def parts(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
-        size = self.config.sampling.batch_size
+    def parts(self, rows: Sequence[PlanRow]) -> list[Sequence[PlanRow]]:
+        size = self.config.sampling.fixed_batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def denoise(self, rows: Sequence[Row]) -> None:
+    def denoise(self, rows: Sequence[PlanRow]) -> None:
         return None
 
-    def finish(self, rows: Sequence[Row], sampled: None) -> Made:
+    def finish(self, rows: Sequence[PlanRow], sampled: None) -> Made:
         return Made(tuple(self._sample(row) for row in rows), ())
 
-    def _sample(self, row: Row) -> Sample:
-        index, label = row["index"], row["label"]
+    def _sample(self, row: PlanRow) -> Sample:
+        index, label = row.index, row.label
         image = torch.full((3, 8, 8), (index + self.config.seed) % 251, dtype=torch.uint8)
-        meta = {"index": index, "label": label, "prompt": row["prompt"], "objective_before": None, "energy_after": 0.5}
+        meta = {"index": index, "label": label, "prompt": row.prompt, "objective_before": None, "energy_after": 0.5}
         return Sample(index, image, label, torch.full((3,), float(index % 7)), meta)
-
-
-def use_stub() -> None:
-    """From now on this process loads no networks."""
-    sampler.Synthesizer.load = classmethod(lambda cls, config: Stub(config))  # type: ignore[assignment, method-assign]

@@ -10,12 +10,12 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.options import Options
-from prism_fast.config import RunConfig
-from prism_fast.synthesis.leases import Leases
-from prism_fast.synthesis.maker import ShardMaker
-from prism_fast.synthesis.place import Place
-from prism_fast.synthesis.shards import Record
-from prism_fast.synthesis.worker import Worker
+from prism_fast.config import RunConfig, assign
+from prism_fast.dataset.record import Record
+from prism_fast.workers.assembly import assemble
+from prism_fast.workers.leases import Leases
+from prism_fast.workers.maker import ShardMaker
+from prism_fast.workers.rank import Rank
 
 
 class StoreClock:
@@ -44,17 +44,14 @@ class StoreClock:
 
 def of_guided_run(config: RunConfig, options: Options) -> harness.Row:
     """A real run of ``options.repeats`` + 1 shards; from the first one's commit to the last one's."""
-    sizes = {"images": (options.repeats + 1) * config.synthesis.shard_size}
-    changes = {
-        "synthesis": config.synthesis.model_copy(update=sizes),
-        "sampling": config.sampling.model_copy(update={"device": options.device}),
-    }
+    images = (options.repeats + 1) * config.synthesis.shard_size
+    changes: dict[str, object] = {"synthesis.images": images, "sampling.device": options.device}
     with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
         out = Path(scratch) / "run"
         with Leases(out / "shards") as leases:
-            worker = Worker(config.model_copy(update=changes), out, leases, options.store, harness.log)
+            worker = assemble(assign(config, changes), out, leases, store=options.store, log=harness.log)
             clock = StoreClock(worker.maker)
-            records = list(worker.make_missing(Place()))
+            records = list(worker.make_missing(Rank()))
     ends = zip(clock.commits[0], clock.commits[-1], strict=True)
     seconds, in_store, busy = (last - first for first, last in ends)
     return _row(records[1:], seconds, in_store, busy)

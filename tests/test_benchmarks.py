@@ -12,10 +12,10 @@ from typing import cast
 import pytest
 
 from benchmarks import harness
-from benchmarks.guided import SWITCHES, TIMED, _joined, _ratio, _seconds, load_config_of, variants
+from benchmarks.guided import SWITCHES, TIMED, _joined, _ratio, _seconds, variants, with_assignments
 from prism_fast.config import load_config
+from prism_fast.dataset.record import Record
 from prism_fast.errors import RunError
-from prism_fast.synthesis.shards import Record
 
 CONFIGS = sorted((Path(__file__).parents[1] / "benchmarks" / "configs").glob("*.yaml"))
 
@@ -86,7 +86,7 @@ def test_each_switch_is_added_in_turn_and_removed_alone() -> None:
 
 def test_every_variant_is_a_valid_configuration_of_its_own() -> None:
     config = load_config("minis-emoji")
-    made = {v.name: load_config_of(config, v.assignments) for v in variants(config)}
+    made = {v.name: with_assignments(config, v.assignments) for v in variants(config)}
     assert made["ours"] == config
     reference = made["reference"]
     assert (reference.engines.backend, reference.guidance.mode, reference.guidance.every) == ("eager", "latent", 1)

@@ -1,23 +1,15 @@
-"""Errors of the engines; the application turns them into its own.
-
-::
-
-    EngineError
-    ├── EngineInputError    a wrong name, shape, precision or directory was given
-    │   └── UnsupportedOpError   a graph holds an operator that has no lowering
-    ├── EngineMissingError  the store holds no such engine; the message names the field that differs
-    ├── EngineBuildError    a backend could not build
-    └── GateError           an engine was built and does not compute what eager computes
-"""
+"""Errors of the engines; :mod:`prism_fast.errors` draws the whole tree."""
 
 from __future__ import annotations
 
+from prism_base.errors import InputError, PrismError
 
-class EngineError(Exception):
+
+class EngineError(PrismError):
     """Base of every error that prism_engines raises on purpose; one line that says what to do."""
 
 
-class EngineInputError(EngineError):
+class EngineInputError(EngineError, InputError):
     """What was given is wrong."""
 
 
@@ -25,7 +17,7 @@ class UnsupportedOpError(EngineInputError):
     """An operator has no export-safe form; the message names it and the module it comes from."""
 
 
-class EngineMissingError(EngineError):
+class EngineMissingError(EngineError, InputError):
     """No stored engine has the wanted key."""
 
 

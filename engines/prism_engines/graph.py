@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from prism_engines.spec import EngineSpec, Precision
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Graph:
@@ -51,11 +56,41 @@ class Graph:
         return path
 
 
+def code_identity(sources: Iterable[str]) -> str:
+    """SHA-256 of what Python sources do: comments, layout and docstrings do not count.
+
+    Raises:
+        SyntaxError: a source is not Python.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(b"\0" + repr(_form(ast.parse(source))).encode())
+    return digest.hexdigest()
+
+
+def _form(node: Any) -> Any:
+    """A syntax tree as nested tuples, without its empty fields: every new Python adds some."""
+    if isinstance(node, list):
+        return tuple(_form(one) for one in node)
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    return type(node).__name__, *((name, _form(value)) for name, value in fields.items() if value not in (None, []))
+
+
+@functools.cache
 def _tracing_code() -> str:
-    """The sources that turn a module into a graph: with another lowering it is another engine."""
+    """What turns a module into a graph: with another lowering it is another engine."""
     package = resources.files("prism_engines")
-    files = [package / "vjp.py", *(package / "passes").iterdir(), *(package / "lowerings").iterdir()]
-    return "".join(f.read_text() for f in sorted(files, key=str) if f.name.endswith(".py"))
+    files = [
+        package / "vjp.py",
+        package / "primitives.py",
+        *(package / "passes").iterdir(),
+        *(package / "lowerings").iterdir(),
+    ]
+    return code_identity(f.read_text("utf-8") for f in sorted(files, key=str) if f.name.endswith(".py"))
 
 
 def graph_hash(module: nn.Module, *more: str) -> str:

@@ -16,6 +16,8 @@ from prism_engines.spec import EngineSpec
 
 #: Every backend here reads opset 18.
 OPSET = 18
+#: Version of ONNX's file format that torch's exporter writes.
+IR_VERSION = 10
 #: Protobuf holds 2 GiB; weights above this go into ``<file>.data``, which leaves room for the graph itself.
 EXTERNAL_ABOVE_BYTES = 1_900_000_000
 
@@ -41,11 +43,6 @@ def export_onnx(module: nn.Module, inputs: tuple[torch.Tensor, ...], spec: Engin
 def onnx_files(path: Path) -> list[Path]:
     """The ONNX file and, when its weights are external, the file that holds them."""
     return [part for part in (path, path.with_name(f"{path.name}.data")) if part == path or part.exists()]
-
-
-def onnx_size_bytes(path: Path) -> int:
-    """Size of an ONNX file together with its external data."""
-    return sum(part.stat().st_size for part in onnx_files(path))
 
 
 def _program(module: nn.Module, inputs: tuple[torch.Tensor, ...], spec: EngineSpec) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 
@@ -65,10 +65,6 @@ class EngineKey:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields: the engine's name in a store."""
         return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
-
-    def differences(self, other: Self) -> list[str]:
-        """Names of the fields in which two keys differ."""
-        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
 
 
 def canonical_json(data: Any) -> str:

@@ -3,7 +3,7 @@
 ::
 
     STORE/<digest of the key>/engine.json    the record, and the files that the backend wrote beside it
-    STORE/.staging/<pid>-<host>-<random>/    a build in progress; renaming it to its digest is the commit
+    STORE/.staging/<host>-<pid>-<random>/    a build in progress; renaming it to its digest is the commit
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import errno
 import os
 import re
 import shutil
-import socket
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+from prism_base.attempts import is_dead, new_attempt
 
 from prism_engines.errors import EngineError, EngineInputError, EngineMissingError
 from prism_engines.record import EngineRecord, Scalar, read_record, require_match, stored_files, sync, write_record
@@ -110,22 +110,6 @@ class Store:
         except EngineError:  # absent, or to be built anew: ``add`` replaces what is damaged
             return None
 
-    def require(self, key: EngineKey) -> EngineRecord:
-        """The engine of exactly this key.
-
-        Raises:
-            EngineMissingError: there is none; names the fields in which the nearest stored engine differs.
-        """
-        record = self.find(key)
-        if record is not None:
-            return record
-        others = [r.key for r in self.records() if (r.key.part, r.key.backend) == (key.part, key.backend)]
-        nearest = min(others, key=lambda other: len(key.differences(other)), default=None)
-        why = f"; the nearest one differs in {_describe(nearest, key)}" if nearest else ""
-        raise EngineMissingError(
-            f"{self.root} holds no such engine of {key.part} for {key.backend}{why}; run 'prism-fast build-engines'"
-        )
-
     def open_files(self, record: EngineRecord) -> Path:
         """The engine's folder, after comparing every file with the record by size and SHA-256.
 
@@ -199,12 +183,12 @@ class Store:
     def _prune_staging(self) -> Iterator[tuple[str, str]]:
         with self._writing():
             for folder in sorted((self.root / _STAGING).glob("*")):
-                if _is_stale(folder.name):
+                if is_dead(folder.name):
                     shutil.rmtree(folder)
                     yield folder.name, "its process ended before it was finished"
 
     def _new_staging(self) -> Path:
-        return self.root / _STAGING / f"{os.getpid()}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        return self.root / _STAGING / new_attempt()
 
     def _digests(self) -> list[str]:
         try:
@@ -232,25 +216,3 @@ class Store:
             f"cannot write to the engine store {self.root}: {error.strerror or error}; stored engines are unharmed, "
             "make room or fix permissions, or choose another store (PRISM_FAST_STORE)"
         )
-
-
-def _describe(stored: EngineKey, wanted: EngineKey) -> str:
-    """The fields that differ, with both values where they are short."""
-    texts = []
-    for name in wanted.differences(stored):
-        old, new = getattr(stored, name), getattr(wanted, name)
-        texts.append(f"{name} ({old} is stored, {new} is wanted)" if max(len(old), len(new)) <= 32 else name)
-    return ", ".join(texts)
-
-
-def _is_stale(name: str) -> bool:
-    """Whether a staging folder's process, on this host, is no more; another host's processes cannot be seen."""
-    owner, _, _ = name.rpartition("-")
-    pid, _, host = owner.partition("-")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH  # EPERM: it is another user's
-    return False

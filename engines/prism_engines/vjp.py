@@ -75,9 +75,18 @@ class _Lower(TorchDispatchMode):
         )
 
 
-def _trace(
-    f: Callable[..., Any], module: nn.Module, inputs: tuple[torch.Tensor, ...], lowerings: Mapping[Any, Lowering]
+def trace(
+    f: Callable[..., Any],
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    lowerings: Mapping[Any, Lowering] = LOWERINGS,
 ) -> torch.fx.GraphModule:
+    """Static graph of ``f(*inputs)``, a function that runs ``module``: its weights become constants.
+
+    Raises:
+        EngineInputError: a weight requires a gradient.
+        UnsupportedOpError: an operator has no lowering; the message names it and its module.
+    """
     if any(p.requires_grad for p in module.parameters()):
         raise EngineInputError("tracing needs constant weights; call module.eval().requires_grad_(False) first")
     for name, part in module.named_modules():
@@ -97,23 +106,6 @@ def _trace(
     return graph
 
 
-def trace_forward(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], lowerings: Mapping[Any, Lowering] = LOWERINGS
-) -> torch.fx.GraphModule:
-    """Static graph of ``module(*inputs)``, returning a tuple.
-
-    Raises:
-        UnsupportedOpError: an operator has no lowering; the message names it and its module.
-    """
-
-    def forward(*args: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        out = module(*args)
-        return out if isinstance(out, tuple) else (out,)
-
-    with torch.no_grad():
-        return _trace(forward, module, inputs, lowerings)
-
-
 def trace_value_and_gradient(
     module: nn.Module,
     energy: EnergyAndCotangent,
@@ -126,7 +118,7 @@ def trace_value_and_gradient(
     derivative by the logits (n, k): the cotangent that the module's vector-Jacobian product is taken with.
 
     Raises:
-        UnsupportedOpError: an operator has no lowering; the message names it and its module.
+        EngineInputError, UnsupportedOpError: as :func:`trace`.
     """
 
     def value_and_gradient(x: torch.Tensor, labels: torch.Tensor, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -136,4 +128,4 @@ def trace_value_and_gradient(
         (gradient,) = pull_back(cotangent.to(logits.dtype))
         return value, gradient, logits
 
-    return _trace(value_and_gradient, module, inputs, lowerings)
+    return trace(value_and_gradient, module, inputs, lowerings)

@@ -1,6 +1,6 @@
 """Fused operators of the guided step; in plain torch they are the specification and the CPU path."""
 
-from prism_kernels._backend import explain, reasons, use_backend
+from prism_kernels._backend import explain, interpreter_reasons, reasons, use_backend
 from prism_kernels._errors import KernelBackendError, KernelInputError
 from prism_kernels.counter_noise import counter_noise
 from prism_kernels.energy import energy
@@ -22,6 +22,7 @@ __all__ = [
     "group_norm_silu",
     "guided_combine",
     "guided_step",
+    "interpreter_reasons",
     "reasons",
     "use_backend",
     "view",

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from prism_kernels import _reference
 from prism_kernels._errors import KernelBackendError, KernelInputError
 from prism_kernels._registry import OPS
 
@@ -17,6 +18,7 @@ Backend = Literal["auto", "reference", "triton"]
 
 # Looked up once: torch.compile cannot trace a search of the import path.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
+_MISSING = "triton is not installed; pip install triton"
 # One setting for the process, not a context variable: torch.compile guards on a global and traces through it.
 _active: Backend = "auto"
 
@@ -47,7 +49,7 @@ def interpreting() -> bool:
 
 
 def reasons(op: str, *inputs: torch.Tensor | None) -> list[str]:
-    """Why Triton cannot run ``op`` on these inputs; an empty list means that it can.
+    """Why Triton cannot run ``op`` on these inputs, or without any on this machine's GPU; empty when it can.
 
     Raises:
         KernelInputError: no such operator.
@@ -55,7 +57,7 @@ def reasons(op: str, *inputs: torch.Tensor | None) -> list[str]:
     if op not in OPS:
         raise KernelInputError(f"reasons: got operator {op!r}, expected one of {', '.join(sorted(OPS))}; name one")
     given = [t for t in inputs if t is not None]
-    found = [] if _HAS_TRITON else ["triton is not installed; pip install triton"]
+    found = [] if _HAS_TRITON else [_MISSING]
     found += _device_reasons(op, given)
     for dtype in {t.dtype for t in given if t.is_floating_point()} - set(OPS[op].dtypes):
         found.append(f"dtype {dtype} is not supported; convert to float32, float16 or bfloat16")
@@ -69,7 +71,7 @@ def _device_reasons(op: str, inputs: list[torch.Tensor]) -> list[str]:
     if len(devices) > 1:
         return [f"inputs lie on {' and '.join(devices)}; move them to one device"]
     kind = inputs[0].device.type if inputs else "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cpu" and interpreting():
+    if inputs and kind == "cpu" and interpreting():
         return []
     if kind != "cuda":
         where = f"inputs lie on {kind}; move them to a CUDA device" if inputs else "no CUDA device; use one"
@@ -79,6 +81,21 @@ def _device_reasons(op: str, inputs: list[torch.Tensor]) -> list[str]:
     if torch.cuda.is_available() and torch.cuda.get_device_capability(inputs[0].device if inputs else None) < least:
         return [f"the GPU is older than compute capability {least[0]}.{least[1]}; use the reference backend"]
     return []
+
+
+def interpreter_reasons() -> list[str]:
+    """Why Triton's interpreter cannot run our kernels on CPU tensors here; empty when it can: one was run."""
+    if not _HAS_TRITON:
+        return [_MISSING]
+    inputs = torch.tensor([[0.0, 1.0]]), torch.tensor([1]), -1.0, 1.0, 1.0
+    try:
+        from prism_kernels._triton.energy import launch
+
+        right = torch.allclose(launch(*inputs)[0], _reference.energy(*inputs)[0])
+    except Exception as error:  # Triton's interpreter raises what it likes
+        first = (str(error).strip().splitlines() or [""])[0]
+        return [f"triton's interpreter does not run ({type(error).__name__}: {first}); reinstall torch and its triton"]
+    return [] if right else ["triton's interpreter computes a wrong energy; reinstall torch and its triton"]
 
 
 def takes_triton(op: str, *inputs: torch.Tensor | None) -> bool:
@@ -101,7 +118,8 @@ def takes_triton(op: str, *inputs: torch.Tensor | None) -> bool:
 def explain() -> str:
     """One line an operator: what it computes, and what runs it on this machine."""
     lines = [f"backend: {_active}"]
+    interpreted = (torch.empty(0),) if _active == "triton" and interpreting() else ()
     for name, spec in sorted(OPS.items()):
-        found = reasons(name)
+        found = reasons(name, *interpreted)
         lines.append(f"{name}: {spec.formula}; {'reference: ' + '; '.join(found) if found else 'triton'}")
     return "\n".join(lines)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,41 +131,14 @@ class Traffic:
 
 def measure(example: Example) -> Traffic:
     """Run an example in the interpreter and count its bytes."""
-    from prism_kernels._triton._run import recording
+    from prism_kernels._triton._run import counting, recording
 
-    with recording() as launches, _counting(launches) as (loaded, stored):
+    with recording() as launches, counting(launches) as (loaded, stored):
         results = example.launch()
     tensors = [*example.inputs, *results]
     least = sum(t.numel() * t.element_size() for t in tensors if t is not None)
     each = range(1, len(launches) + 1)
     return Traffic(launches, [loaded[i] for i in each], [stored[i] for i in each], least)
-
-
-@contextmanager
-def _counting(launches: list[Any]) -> Iterator[tuple[Counter[int], Counter[int]]]:
-    """Add up the bytes of unmasked elements that interpreted kernels load and store, by the number of launches."""
-    from triton.runtime.interpreter import interpreter_builder as builder
-
-    loaded, stored = Counter[int](), Counter[int]()
-    load, store = builder.create_masked_load, builder.create_masked_store
-
-    def count(pointers: Any, mask: Any) -> int:
-        bits: int = pointers.get_element_ty().primitive_bitwidth
-        return int(mask.data.sum()) * max(8, bits) // 8
-
-    def counted_load(ptrs: Any, mask: Any, *rest: Any, **named: Any) -> Any:
-        loaded[len(launches)] += count(ptrs, mask)
-        return load(ptrs, mask, *rest, **named)
-
-    def counted_store(ptrs: Any, data: Any, mask: Any, *rest: Any, **named: Any) -> Any:
-        stored[len(launches)] += count(ptrs, mask)
-        return store(ptrs, data, mask, *rest, **named)
-
-    builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
-    try:
-        yield loaded, stored
-    finally:
-        del builder.create_masked_load, builder.create_masked_store
 
 
 def _report(example: Example, traffic: Traffic, index: int, arch: int) -> KernelReport:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import SetOpt, StoreOpt, prepare
-from prism_fast.paths import local_path
+from prism_fast.cli.common import SetOpt, StoreOpt
+from prism_fast.process import prepare
+from prism_fast.storage.paths import local_path
 
 NAMES = ("guided", "kernels", "engines", "loader", "shards", "stress")
 
@@ -31,7 +32,7 @@ def bench(
     from prism_fast.config import load_config
     from prism_fast.errors import InputError
 
-    settings = load_config(config, tuple(set_ or ()))
+    settings = load_config(config, set_ or ())
     if name not in NAMES:
         raise InputError(f"benchmark {name!r} is unknown, expected one of: {', '.join(NAMES)}")
     root = Path(__file__).parents[2]
@@ -41,9 +42,11 @@ def bench(
     sys.path.insert(0, str(root))
     from importlib import import_module
 
+    from prism_fast.compile.tune import with_tuned_batch
     from prism_fast.models.device import require_device
 
     require_device(device)
+    settings = with_tuned_batch(settings, store)
     run = import_module("benchmarks.command").run
     chosen = tuple(part.strip() for part in only.split(",") if part.strip())
     typer.echo(run(name, settings, device, repeats, chosen, json_file, page, store))

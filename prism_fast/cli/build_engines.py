@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json, prepare
-from prism_fast.paths import local_path
+from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json, log
+from prism_fast.storage.paths import local_path
 
 if TYPE_CHECKING:
     from prism_fast.compile.build import Built, Refused
@@ -34,14 +34,12 @@ def build_engines(
     json_output: JsonOpt = False,
 ) -> None:
     """Compile what a run computes, the energy gradient included; each engine is kept only if it agrees with eager."""
-    from prism_fast.config import load_config
-
-    settings = load_config(config, tuple(set_ or ()))
-    prepare()
-    from prism_fast.compile.command import build_all
+    from prism_fast import build_engines as build
+    from prism_fast import load_config
 
     names = tuple(name.strip() for name in parts.split(",")) if parts else ()
-    lines = build_all(settings, backend, precision, names, store, lambda line: typer.echo(line, err=True))
+    settings = load_config(config, set_ or ())
+    lines = build(settings, backend=backend, precision=precision, parts=names, store=store, log=log)
     if table is not None:
         from prism_fast.compile.page import as_markdown, write_table
 

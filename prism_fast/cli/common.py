@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prism_fast.paths import local_path, run_path
+from prism_fast.storage.paths import local_path, run_path
 
 ConfigArg = Annotated[str, typer.Argument(help="Name of a bundled configuration (see 'configs') or a YAML file.")]
 RunArg = Annotated[Path, typer.Argument(parser=run_path, help="Run directory, or s3://BUCKET/RUN.")]
@@ -26,6 +27,18 @@ StoreOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _PLAIN_EVERY_S = 10.0
+
+
+@dataclass
+class Failure:
+    """How an error is shown: with its traceback, or as a JSON line."""
+
+    traceback: bool = False
+    json: bool = False
+
+
+#: Of the command that runs; set by its options, read when it fails.
+failure = Failure()
 
 
 def echo_json(data: object) -> None:
@@ -85,19 +98,6 @@ class ProgressBars:
         return update
 
 
-def prepare() -> None:
-    """Threads, and the silence of libraries that print while loading."""
-    import logging
-    import os
-
-    import torch
-
-    # torch counts the machine's cores; containers restrict which of them this process may use.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    logging.captureWarnings(True)
+def log(line: str) -> None:
+    """One line on standard error."""
+    typer.echo(line, err=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json, prepare
+from prism_fast.cli.common import JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json, log
+from prism_fast.process import prepare
 
 
 def demo(
@@ -18,11 +19,11 @@ def demo(
     """Synthesize, distil, measure and report, on the bundled models."""
     from prism_fast.config import load_config
 
-    settings = load_config(config, tuple(set_ or ()))
+    settings = load_config(config, set_ or ())
     prepare()
-    from prism_fast.demo import run_demo
+    from prism_fast.experiments.demo import run_demo
 
-    summary = run_demo(settings, out, ProgressBars(), lambda line: typer.echo(line, err=True))
+    summary = run_demo(settings, out, ProgressBars(), log)
     if json_output:
         echo_json(summary)
         return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, echo_json, prepare
+from prism_fast.cli.common import JsonOpt, echo_json
 
 
 def evaluate(
@@ -21,18 +20,9 @@ def evaluate(
     json_output: JsonOpt = False,
 ) -> None:
     """Top-1 and top-5 on real pictures."""
-    prepare()
-    from prism_fast.demo import real_sets
-    from prism_fast.evaluate.comparison import score
-    from prism_fast.minis.bundle import resolve
-    from prism_fast.minis.pictures import load_folder
-    from prism_fast.models.classifier import load_classifier
+    from prism_fast import evaluate as measure
 
-    network = load_classifier(resolve(classifier, "teacher"))
-    sets = (
-        real_sets().tests if pictures == "minis" else {pictures: load_folder(Path(pictures), network.config.image_size)}
-    )
-    found = [score(classifier, network, name, images, batch_size) for name, images in sets.items()]
+    found = measure(classifier, pictures, batch_size=batch_size)
     if json_output:
         echo_json([s.model_dump(exclude={"confusion"}) for s in found])
         return

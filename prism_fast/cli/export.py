@@ -31,7 +31,7 @@ def export(
     json_output: JsonOpt = False,
 ) -> None:
     """Write a run's images as one folder a class, or as Parquet with logits and prompts."""
-    from prism_fast.synthesis.export import export as write
+    from prism_fast.operations.export import export as write
 
     with ProgressBars().phase("export, images") as progress:
         images = write(run, out, _NAMES[layout], progress, selected)

@@ -17,7 +17,7 @@ def extend(
     """Let a run have more images; its full shards stay, 'synthesize --images' makes the rest."""
     from dataclasses import asdict
 
-    from prism_fast.synthesis.extend import extend as lengthen
+    from prism_fast.operations.extend import extend as lengthen
 
     made = lengthen(run, images)
     if json_output:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, echo_json
+from prism_fast.cli.common import JsonOpt, echo_json, log
 
 if TYPE_CHECKING:
     from prism_kernels.compile import KernelReport
@@ -44,15 +44,9 @@ def _list(json_output: bool) -> None:
 
 
 def _compile(json_output: bool) -> None:
-    from prism_kernels import KernelBackendError
     from prism_kernels.compile import check, compile_kernels
 
-    from prism_fast.errors import InputError
-
-    try:
-        reports = compile_kernels(done=lambda r: typer.echo(f"compiled {r.op} {r.dtype} {r.arch}", err=True))
-    except KernelBackendError as error:
-        raise InputError(str(error)) from error
+    reports = compile_kernels(done=lambda r: log(f"compiled {r.op} {r.dtype} {r.arch}"))
     missed = {f"{r.op} {r.shape} {r.dtype} {r.arch}": check(r) for r in reports}
     if json_output:
         echo_json([asdict(r) | {"missed": check(r)} for r in reports])

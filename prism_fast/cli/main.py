@@ -8,6 +8,7 @@ import typer
 
 from prism_fast.cli.bench import bench
 from prism_fast.cli.build_engines import build_engines
+from prism_fast.cli.common import failure
 from prism_fast.cli.configs import configs
 from prism_fast.cli.demo import demo
 from prism_fast.cli.distill import distill
@@ -58,12 +59,13 @@ app.add_typer(engines, name="engines")
 
 @app.callback()
 def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
-    """Options of every command; ``--debug`` is read by :func:`main`."""
+    """Options of every command."""
+    failure.traceback = debug
 
 
 def main() -> None:
     """Entry point: an expected error becomes one line and its exit code."""
-    debug = "--debug" in sys.argv
+    failure.traceback = failure.json = False
     try:
         app()
     except KeyboardInterrupt:
@@ -72,33 +74,21 @@ def main() -> None:
     except StoppedError as stopped:
         _say(str(stopped))
         sys.exit(stopped.exit_code)
-    except Exception as error:
-        code = _exit_code(error)
-        if debug or code is None:
+    except PrismError as error:
+        if failure.traceback:
             raise
         _say(f"error: {' '.join(str(error).split())}")  # libraries' texts may span lines
-        sys.exit(code)
+        sys.exit(error.exit_code)
 
 
 def _say(line: str) -> None:
     """The last line on standard error, in JSON where the lines before it were."""
-    if "--log-json" not in sys.argv:
+    if not failure.json:
         typer.echo(line, err=True)
         return
     import logging
 
-    from prism_fast.synthesis.json_log import json_log
+    from prism_fast.workers.json_log import json_log
 
     with json_log():
         logging.getLogger("prism_fast").error(line)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """2 for bad input, 1 for a failed run, None for an error that nobody raised on purpose."""
-    if isinstance(error, PrismError):
-        return error.exit_code
-    from prism_engines.errors import EngineError, EngineInputError, EngineMissingError  # imports torch
-
-    if isinstance(error, EngineError):
-        return 2 if isinstance(error, (EngineInputError, EngineMissingError)) else 1
-    return None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import JsonOpt, OutOpt, ProgressBars, echo_json
-from prism_fast.paths import local_path
+from prism_fast.storage.paths import local_path
 
 
 def merge(
@@ -21,7 +21,7 @@ def merge(
     """Verify partial runs and join them, by hard link where the disk allows; a complete run gets its manifest."""
     from dataclasses import asdict
 
-    from prism_fast.synthesis.merge import merge as join
+    from prism_fast.operations.merge import merge as join
 
     with ProgressBars().phase("merge, MB/s") as progress:
         merged = join(runs, out, progress)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, echo_json, prepare
-from prism_fast.paths import local_path
+from prism_fast.cli.common import JsonOpt, echo_json
+from prism_fast.process import prepare
+from prism_fast.storage.paths import local_path
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild the bundled models, or check them.")
 

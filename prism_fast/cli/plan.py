@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json, prepare
-from prism_fast.paths import local_path
+from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json
+from prism_fast.process import prepare
+from prism_fast.storage.paths import local_path
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prism_fast.plan.estimate import Plan
+    from prism_fast.estimate.estimate import Plan
 
 
 def plan(
@@ -27,20 +28,23 @@ def plan(
     ] = None,
     row: Annotated[str, typer.Option("--row", help="Row of that file.")] = "ours",
     efficiency: Annotated[float, typer.Option("--efficiency", min=0.01, max=1, help="Part of the peak.")] = 0.45,
+    store: StoreOpt = None,
     set_: SetOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
     """Estimate time, cost, storage and memory of a run, with every assumption; nothing is loaded or made."""
     from prism_fast.config import load_config
-    from prism_fast.plan.devices import find_device
+    from prism_fast.estimate.devices import find_device
 
-    settings, chosen = load_config(config, tuple(set_ or ())), find_device(device)
+    settings, chosen = load_config(config, set_ or ()), find_device(device)
     prepare()
-    from prism_fast.plan.count import count_run
-    from prism_fast.plan.estimate import Efficiency, Request, make_plan
-    from prism_fast.plan.measured import read_bench
-    from prism_fast.plan.outline import outline_run
+    from prism_fast.compile.tune import with_tuned_batch
+    from prism_fast.estimate.count import count_run
+    from prism_fast.estimate.estimate import Efficiency, Request, make_plan
+    from prism_fast.estimate.measured import read_bench
+    from prism_fast.estimate.outline import outline_run
 
+    settings = with_tuned_batch(settings, store)
     wanted = settings.synthesis.images if images is None else _whole(images)
     usd = chosen.usd_per_hour if price is None else price
     measured = read_bench(bench, settings.name, row) if bench else None

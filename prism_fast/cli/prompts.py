@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
-from prism_fast.paths import local_path
+from prism_fast.storage.paths import local_path
 
 
 def prompts(
@@ -22,10 +22,12 @@ def prompts(
     json_output: JsonOpt = False,
 ) -> None:
     """Show or write the plan: one prompt a sample."""
+    from dataclasses import asdict
+
     from prism_fast.config import load_config
+    from prism_fast.dataset.plan import build_plan, write_plan
     from prism_fast.errors import InputError
-    from prism_fast.labels.space import load_label_space
-    from prism_fast.synthesis.plan import build_plan, write_plan
+    from prism_fast.labels.load import load_label_space
 
     assignments = [*(set_ or ()), *([f"synthesis.images={images}"] if images is not None else [])]
     settings = load_config(config, tuple(assignments))
@@ -37,9 +39,9 @@ def prompts(
         typer.echo(f"{rows} rows in {out}")
         return
     label = load_label_space(settings.labels).index(class_name) if class_name is not None else None
-    found = [r for r in build_plan(settings, settings.synthesis.images).to_pylist() if label in (None, r["label"])]
+    found = [r for r in build_plan(settings, settings.synthesis.images) if label in (None, r.label)]
     if json_output:
-        echo_json(found)
+        echo_json([asdict(row) for row in found])
         return
     for row in found:
-        typer.echo(f"{row['index']:>8}  {row['class_name']:20}  {row['prompt']}")
+        typer.echo(f"{row.index:>8}  {row.class_name:20}  {row.prompt}")

@@ -17,7 +17,7 @@ def repair(
     """Delete what 'verify' condemns; 'synthesize' then makes exactly that again. Not while a run is being made."""
     from dataclasses import asdict
 
-    from prism_fast.synthesis.repair import carry_out, examine
+    from prism_fast.operations.repair import carry_out, examine
 
     with ProgressBars().phase("repair, MB/s") as progress:
         found = examine(run, progress)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.paths import local_path
+from prism_fast.storage.paths import local_path
 
 
 def report(
@@ -21,13 +21,8 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""
-    from prism_fast.evaluate.gather import gather, main_run
-    from prism_fast.evaluate.report import build_report
+    from prism_fast import report as write
 
-    main = main_run(run)
-    typer.echo(f"report: {build_report(gather(run), out or run / 'report.html')}")
+    typer.echo(f"report: {write(run, out, picture=picture)}")
     if picture is not None:
-        from prism_fast.evaluate.picture import save_class_grid
-        from prism_fast.synthesis.reader import read_samples
-
-        typer.echo(f"picture: {save_class_grid(read_samples(main), 4, picture)}")
+        typer.echo(f"picture: {picture}")

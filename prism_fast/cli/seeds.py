@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, ProgressBars, echo_json, prepare
-from prism_fast.paths import local_path
+from prism_fast.cli.common import JsonOpt, ProgressBars, echo_json
+from prism_fast.process import prepare
+from prism_fast.storage.paths import local_path
 
 
 def seeds(
@@ -18,7 +19,7 @@ def seeds(
 ) -> None:
     """Train the demo's students with more seeds and print the table of docs/results.md."""
     prepare()
-    from prism_fast.seeds import as_markdown, run_seeds
+    from prism_fast.experiments.seeds import as_markdown, run_seeds
 
     rows = run_seeds(demo, count, ProgressBars())
     if json_output:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, ProgressBars, RunArg, echo_json, prepare
+from prism_fast.cli.common import JsonOpt, ProgressBars, RunArg, echo_json
 
 if TYPE_CHECKING:
     from prism_fast.selection.select import Selection
@@ -31,17 +31,20 @@ def select(
     """Choose which images of a finished run are trained on, lowest energies first; then distill.selection=true."""
     from dataclasses import asdict
 
+    from prism_fast import select as choose
     from prism_fast.selection.select import parse_quotas
-    from prism_fast.selection.select import select as choose
-    from prism_fast.selection.settings import Settings
 
-    settings = Settings(per_class, keep, parse_quotas(run, quota or ()), max_energy, agree, duplicates)
-    if duplicates is not None:
-        from prism_fast.models.device import require_device
-
-        prepare()
-        require_device(device)
-    found = choose(run, settings, device=device, phase=ProgressBars().phase)
+    found = choose(
+        run,
+        per_class=per_class,
+        keep=keep,
+        quotas=parse_quotas(quota or ()),
+        max_energy=max_energy,
+        agree=agree,
+        duplicates=duplicates,
+        device=device,
+        phase=ProgressBars().phase,
+    )
     if json_output:
         echo_json(asdict(found))
         return

@@ -11,7 +11,7 @@ def stats(run: RunArg, json_output: JsonOpt = False) -> None:
     """Count a run, finished or not: images, shards, bytes, classes, energies, speed. Opens no tar."""
     from dataclasses import asdict
 
-    from prism_fast.synthesis.stats import stats as count
+    from prism_fast.operations.stats import stats as count
 
     found = count(run)
     if json_output:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, RunOutOpt, SetOpt, StoreOpt, echo_json, prepare
+from prism_fast.cli.common import ConfigArg, JsonOpt, RunOutOpt, SetOpt, StoreOpt, echo_json, failure
 
 if TYPE_CHECKING:
-    from prism_fast.synthesis.place import Place
+    from prism_fast.workers.rank import Rank
 
 
 class Launcher(StrEnum):
@@ -49,26 +49,36 @@ def synthesize(
     ] = None,
 ) -> None:
     """Make a labelled dataset; the same command goes on after an interruption."""
-    from prism_fast.config import load_config
-    from prism_fast.synthesis.stop import stoppable
-
-    place = _place(worker, workers, launch, metrics_port)
-    assignments = [*(set_ or ()), *([f"synthesis.images={images}"] if images is not None else [])]
-    settings = load_config(config, tuple(assignments))
-    prepare()
-    from dataclasses import asdict
-
+    from prism_fast import load_config
+    from prism_fast import synthesize as make
     from prism_fast.cli.listeners import listening
-    from prism_fast.synthesis.launch import Job, start
+    from prism_fast.dataset.run_directory import RunDirectory
+    from prism_fast.workers.stop import stoppable
 
-    with stoppable() as stop:
-        quiet = Job(settings, out, workers or 1, store, place, stop=stop)
-        with listening(quiet, _called(place, launch), log_json, metrics_port) as job:
-            summary = start(launch.value if launch else None, job)
+    failure.json = log_json
+    rank = _rank(worker, workers, launch, metrics_port)
+    assignments = [*(set_ or ()), *([f"synthesis.images={images}"] if images is not None else [])]
+    settings = load_config(config, assignments)
+    planned = settings.synthesis.images
+    with stoppable() as stop, listening(out, planned, _called(rank, launch), log_json, metrics_port) as told:
+        summary = make(
+            settings,
+            out,
+            store=store,
+            launch=launch.value if launch else None,
+            workers=workers or 1,
+            rank=rank,
+            progress=told.progress,
+            finished=told.finished,
+            log=told.log,
+            stop=stop,
+        )
     if launch is Launcher.torchrun and os.environ["RANK"] != "0":
         return
     if json_output:
-        echo_json({**asdict(summary), "out": str(out), "run_hash": settings.run_hash()})
+        from dataclasses import asdict
+
+        echo_json({**asdict(summary), "out": str(out), "run_hash": RunDirectory(out).layout().run_hash})
     else:
         typer.echo(
             f"{summary.images} images in {out} ({summary.made_now} made now, {summary.images_per_s:.2f} a second, "
@@ -76,10 +86,10 @@ def synthesize(
         )
 
 
-def _place(worker: str | None, workers: int | None, launch: Launcher | None, metrics_port: int | None) -> Place:
+def _rank(worker: str | None, workers: int | None, launch: Launcher | None, metrics_port: int | None) -> Rank:
     """The worker that this process is, once options that do not go together are refused."""
     from prism_fast.errors import InputError
-    from prism_fast.synthesis.place import Place
+    from prism_fast.workers.rank import Rank
 
     if worker is not None and launch is not None:
         raise InputError("--worker is one worker by itself and --launch starts workers; give one of them")
@@ -90,13 +100,13 @@ def _place(worker: str | None, workers: int | None, launch: Launcher | None, met
             "--metrics-port is one port and torchrun's ranks share a machine; use --launch local, or --worker i/N with "
             "a port for each"
         )
-    return Place.parse(worker) if worker is not None else Place()
+    return Rank.parse(worker) if worker is not None else Rank()
 
 
-def _called(place: Place, launch: Launcher | None) -> str:
+def _called(rank: Rank, launch: Launcher | None) -> str:
     """Who writes the JSON lines: a worker, or the launcher that tells of all its workers' shards."""
     if launch == Launcher.torchrun:
-        from prism_fast.synthesis.launch.torchrun import place_of_rank
+        from prism_fast.workers.launch.torchrun import rank_of_torchrun
 
-        return str(place_of_rank())
-    return launch.value if launch else str(place)
+        return str(rank_of_torchrun())
+    return launch.value if launch else str(rank)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json, prepare
+from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, StoreOpt, echo_json, log
+from prism_fast.process import prepare
 
 
 def tune(
@@ -17,9 +18,9 @@ def tune(
     json_output: JsonOpt = False,
 ) -> None:
     """Find this device's batch size; ``sampling.batch_size=auto`` uses it from then on."""
-    from prism_fast.config import load_config
+    from prism_fast import load_config
 
-    settings = load_config(config, (*(set_ or ()), "sampling.batch_size=1"))
+    settings = load_config(config, set_ or ())
     prepare()
     from dataclasses import asdict
 
@@ -27,7 +28,7 @@ def tune(
 
     from prism_fast.compile.tune import tune as search
 
-    found = search(settings, store or default_store(), largest, lambda line: typer.echo(line, err=True))
+    found = search(settings, store or default_store(), largest, log)
     if json_output:
         echo_json(asdict(found))
     else:

@@ -11,10 +11,10 @@ def verify(run: RunArg, json_output: JsonOpt = False) -> None:
     """Check that every planned image is there exactly once and every byte is as recorded."""
     from dataclasses import asdict
 
-    from prism_fast.synthesis.verify import verify as check
+    from prism_fast import verify as check
 
     with ProgressBars().phase("verify, MB/s") as progress:
-        verdict = check(run, progress)
+        verdict = check(run, progress=progress)
     if json_output:
         echo_json(asdict(verdict))
     else:

@@ -11,7 +11,7 @@ from prism_fast.cli.common import JsonOpt, RunArg, echo_json
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from prism_fast.synthesis.watch import Frame
+    from prism_fast.operations.watch import Frame
 
 
 def watch(
@@ -24,7 +24,7 @@ def watch(
     import time
     from dataclasses import asdict
 
-    from prism_fast.synthesis.watch import Watcher
+    from prism_fast.operations.watch import Watcher
 
     watcher = Watcher(run)
     frame = watcher.frame(time.time())

@@ -23,7 +23,7 @@ from prism_engines.store import Store
 
 from prism_fast.compile.parts import Part, Parts
 from prism_fast.compile.probes import real_inputs
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 Log = Callable[[str], None]
 #: Tried in this order when no precision is asked for: the first one that the backend has and the gate passes.

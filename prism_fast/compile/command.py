@@ -14,7 +14,7 @@ from prism_fast.compile.build import Builder, Built, Refused, precision_of, summ
 from prism_fast.compile.parts import Parts
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, RunError
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from prism_kernels import view_matrices
 from prism_fast.compile.build import Builder, precision_of
 from prism_fast.compile.parts import Parts
 from prism_fast.errors import InputError
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 Log = Callable[[str], None]
 

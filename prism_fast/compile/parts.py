@@ -29,7 +29,7 @@ from prism_fast.models.diffusion import LatentDecoder, LightDecoder
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.noise import initial_latents
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 Inputs = tuple[torch.Tensor, ...]
 Trace = Callable[[Precision, Inputs], nn.Module]
@@ -111,7 +111,7 @@ class Parts:
                 f"sampling.dtype is {config.sampling.dtype}, but engines are made from, and judged by, float32; "
                 "set sampling.dtype to float32 and choose engines.precision"
             )
-        self.batch, self.latent = config.sampling.batch_size, synthesizer.sampler.latent_shape
+        self.batch, self.latent = config.sampling.fixed_batch_size, synthesizer.sampler.latent_shape
         self.gradient_batch = config.engines.gradient_batch or self.batch
         self.tokens = model.tokenizer.model_max_length
         # With classifier-free guidance at every step its branches share a batch; else they are two runs of one engine,

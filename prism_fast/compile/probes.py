@@ -6,13 +6,13 @@ import torch
 from prism_kernels import view_matrices
 
 from prism_fast.compile.parts import Inputs
+from prism_fast.dataset.plan import build_plan
 from prism_fast.models.text import tokenize
 from prism_fast.models.unet_split import DeepUNet
 from prism_fast.sampling.noise import initial_latents
-from prism_fast.sampling.schedule import Step
+from prism_fast.sampling.savings import Step
 from prism_fast.sampling.solvers import DPMSolverPP2M
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 #: Steps of the run that are taken at most: a UNet of Stable Diffusion's size takes seconds a step on a CPU.
 STEPS = 6
@@ -21,10 +21,10 @@ STEPS = 6
 @torch.no_grad()
 def real_inputs(run: Synthesizer, part: str) -> Inputs:
     """Inputs of ``part`` after a few unguided steps of the run's first batch."""
-    rows = build_plan(run.config, run.config.sampling.batch_size).to_pylist()
+    rows = build_plan(run.config, run.config.sampling.fixed_batch_size)
     if part.startswith("text_encoder"):
         tokenizer = run.model.tokenizer_2 if part.endswith("_2") else run.model.tokenizer
-        tokens = tokenize([row["prompt"] for row in rows], tokenizer).to(run.device)
+        tokens = tokenize([row.prompt for row in rows], tokenizer).to(run.device)
         return tokens.input_ids, tokens.attention_mask
     sampler = run.sampler
     going = sampler.begin(run.batch(rows), run.device)

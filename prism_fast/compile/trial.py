@@ -1,4 +1,4 @@
-"""One batch size in a process of its own: what it makes a second, and the memory it takes; prints JSON.
+"""One batch size in a process of its own: what it makes a second, and the memory it takes; JSON in, JSON out.
 
 A process of its own because memory that runs out may end it: that must not end the search.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from prism_fast.cli.common import prepare
 from prism_fast.compile.load import compile_run
-from prism_fast.config import load_config
+from prism_fast.config import RunConfig
+from prism_fast.dataset.plan import build_plan
 from prism_fast.models.device import shared_threads
-from prism_fast.synthesis.pipeline import pipelined
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.process import prepare
+from prism_fast.synthesis.overlap import pipelined
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 #: Rounds timed after one that warms up, a batch for each stream; the fastest counts: others only make one slower.
 ROUNDS = 3
@@ -32,17 +32,17 @@ def _peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def trial(document: str, store: str) -> dict[str, float]:
+def trial(config: RunConfig, store: Path) -> dict[str, float]:
     """Images a second of one batch a stream, and peak memory."""
-    config = load_config(document)
-    run = compile_run(Synthesizer.load(config), {}, lambda line: print(line, file=sys.stderr), Path(store)).synthesizer
+    eager = Synthesizer.load(config)
+    synthesizer = compile_run(eager, {}, lambda line: print(line, file=sys.stderr), store).synthesizer
     streams = config.launch.streams
-    rows = build_plan(config, streams * config.sampling.batch_size).to_pylist()
+    rows = build_plan(config, streams * config.sampling.fixed_batch_size)
     seconds = []
     with shared_threads(streams):
         for _ in range(ROUNDS + 1):
             start = time.perf_counter()
-            for _ in pipelined(run.parts(rows), (run.make,), 0, streams):
+            for _ in pipelined(synthesizer.parts(rows), (synthesizer.make,), 0, streams):
                 pass
             seconds.append(time.perf_counter() - start)
     return {"images_per_s": len(rows) / min(seconds[1:]), "peak_bytes": _peak_bytes(config.sampling.device)}
@@ -51,7 +51,7 @@ def trial(document: str, store: str) -> dict[str, float]:
 if __name__ == "__main__":
     prepare()
     try:
-        print(json.dumps(trial(*sys.argv[1:])))
+        print(json.dumps(trial(RunConfig.model_validate_json(sys.stdin.read()), Path(sys.argv[1]))))
     except (MemoryError, torch.OutOfMemoryError) as error:
         print(f"out of memory: {error}", file=sys.stderr)
         sys.exit(OUT_OF_MEMORY)

@@ -9,14 +9,16 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_engines.store import default_store
+
 from prism_fast.compile.trial import OUT_OF_MEMORY
-from prism_fast.config import RunConfig
+from prism_fast.config import RunConfig, assign
 from prism_fast.errors import InputError, RunError
+from prism_fast.storage.files import make_folder, replace, writing
 
 #: A doubling that gains less than this share of images a second is not worth its memory; ours.
 WORTH = 0.03
@@ -41,7 +43,7 @@ class Tuned:
     trials: tuple[Trial, ...]
 
 
-Run = Callable[[RunConfig, Path], Trial]
+RunTrial = Callable[[RunConfig, Path], Trial]
 
 
 def device_name(device: str) -> str:
@@ -77,9 +79,19 @@ def tuned_batch(config: RunConfig, store: Path) -> int:
         ) from error
 
 
-def with_batch(config: RunConfig, size: int) -> RunConfig:
-    """The same run in batches of ``size``."""
-    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"batch_size": size})})
+def with_tuned_batch(config: RunConfig, store: Path | None) -> RunConfig:
+    """The same run, its ``sampling.batch_size`` looked up in the store if it is ``auto``.
+
+    Raises:
+        InputError: it is, and was not tuned here.
+    """
+    if config.sampling.batch_size != "auto":
+        return config
+    return _with_batch(config, tuned_batch(config, store or default_store()))
+
+
+def _with_batch(config: RunConfig, size: int) -> RunConfig:
+    return assign(config, {"sampling.batch_size": size})
 
 
 def run_trial(config: RunConfig, store: Path) -> Trial:
@@ -88,12 +100,9 @@ def run_trial(config: RunConfig, store: Path) -> Trial:
     Raises:
         RunError: the child failed for another reason than memory.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(config.model_dump(mode="json"), file)  # JSON is YAML
-        file.flush()
-        command = [sys.executable, "-m", "prism_fast.compile.trial", file.name, str(store)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    size = config.sampling.batch_size
+    command = [sys.executable, "-m", "prism_fast.compile.trial", str(store)]
+    done = subprocess.run(command, input=config.model_dump_json(), capture_output=True, text=True, check=False)
+    size = config.sampling.fixed_batch_size
     if done.returncode in (OUT_OF_MEMORY, _KILLED):
         return Trial(size, None, None)
     if done.returncode:
@@ -103,7 +112,7 @@ def run_trial(config: RunConfig, store: Path) -> Trial:
     return Trial(size, found["images_per_s"], found["peak_bytes"])
 
 
-def tune(config: RunConfig, store: Path, largest: int, log: Callable[[str], None], run: Run = run_trial) -> Tuned:
+def tune(config: RunConfig, store: Path, largest: int, log: Callable[[str], None], run: RunTrial = run_trial) -> Tuned:
     """Try 1, 2, 4, ... up to ``largest`` and store the fastest; of two that are as fast, the smaller.
 
     Raises:
@@ -113,7 +122,7 @@ def tune(config: RunConfig, store: Path, largest: int, log: Callable[[str], None
     best: Trial | None = None
     size, idle = 1, 0
     while size <= largest and idle < 2:
-        trial = run(with_batch(config, size), store)
+        trial = run(_with_batch(config, size), store)
         trials.append(trial)
         if trial.images_per_s is None:
             log(f"batch of {size}: out of memory")
@@ -130,7 +139,7 @@ def tune(config: RunConfig, store: Path, largest: int, log: Callable[[str], None
 
 
 def _store(file: Path, tuned: Tuned) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".tmp-{os.getpid()}")
-    temporary.write_text(json.dumps({"batch_size": tuned.batch_size, "device": tuned.device}) + "\n")
-    os.replace(temporary, file)
+    text = json.dumps({"batch_size": tuned.batch_size, "device": tuned.device}) + "\n"
+    with writing(file):
+        make_folder(file.parent)
+        replace(file, text.encode())

@@ -1,6 +1,6 @@
-"""Reading shards back: what a batch is, and the two loaders that make batches."""
+"""Batches for training: the two loaders that make them from shards."""
 
+from prism_fast.data.batch import Batch
 from prism_fast.data.loader import Loader, open_loader
-from prism_fast.data.schema import Batch, ShardSet
 
-__all__ = ["Batch", "Loader", "ShardSet", "open_loader"]
+__all__ = ["Batch", "Loader", "open_loader"]

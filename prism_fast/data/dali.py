@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.schema import Batch, Shard, ShardSet
+from prism_fast.data.batch import Batch
+from prism_fast.dataset.shard import Shard
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
 
 _MAX_THREADS = 4

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.schema import Batch, ShardSet
+from prism_fast.data.batch import Batch
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError
 
 _log = logging.getLogger(__name__)

@@ -5,18 +5,18 @@ Every draw comes from Philox keyed by (seed, stream, epoch, sample), so the stre
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.schema import Batch, Member, Sample, Shard, ShardSet
+from prism_fast.data.batch import Batch
+from prism_fast.dataset.shard import Entry, Shard
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
 
 CACHE_BYTES = 1 << 30
@@ -46,31 +46,27 @@ def crop_box(
     return 0, 0, height, width
 
 
-class _Reader:
-    """Random access to the samples of a shard set through its index files."""
+class _Pictures:
+    """Random access to the samples of a shard set."""
 
     def __init__(self, shards: ShardSet) -> None:
-        self._samples: list[tuple[Shard, Sample]] = [(s, sample) for s in shards.shards for sample in s.samples()]
+        self._entries: list[tuple[Shard, Entry]] = []
         self._cache: dict[int, Tensor] = {}
-        labels = [np.frombuffer(self._read(shard, sample.label), "<i4") for shard, sample in self._samples]
-        logits = [np.frombuffer(self._read(shard, sample.logits), "<f2") for shard, sample in self._samples]
-        self.labels = torch.from_numpy(np.concatenate(labels).astype(np.int64))
+        labels, logits = [], []
+        for shard in shards.shards:
+            with shard.open() as reader:
+                for entry in shard.entries():
+                    self._entries.append((shard, entry))
+                    labels.append(reader.label(entry))
+                    logits.append(reader.logits(entry))
+        self.labels = torch.tensor(labels)
         self.logits = torch.from_numpy(np.stack(logits).astype(np.float32))
         self._caching = self._decode(0).numel() * shards.rows < CACHE_BYTES
 
-    def _read(self, shard: Shard, member: Member) -> bytes:
-        with shard.tar.open("rb") as file:
-            file.seek(member.offset)
-            return file.read(member.size)
-
     def _decode(self, index: int) -> Tensor:
-        shard, sample = self._samples[index]
-        try:
-            with Image.open(io.BytesIO(self._read(shard, sample.image))) as picture:
-                pixels = np.array(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise DataError(f"{shard.tar}: sample at byte {sample.image.offset} is no {shard.image_ext}") from error
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        shard, entry = self._entries[index]
+        with shard.open() as reader:
+            return reader.image(entry)
 
     def image(self, index: int) -> Tensor:
         """The decoded picture, uint8 (3, h, w)."""
@@ -89,7 +85,7 @@ class TorchLoader:
         self, shards: ShardSet, config: DistillConfig, device: torch.device, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self._config, self._device, self._rows = config, device, shards.rows
-        self._reader = _Reader(shards)
+        self._pictures = _Pictures(shards)
         self._mean = torch.tensor(mean).view(3, 1, 1)
         self._std = torch.tensor(std).view(3, 1, 1)
         self._position = 0
@@ -106,8 +102,8 @@ class TorchLoader:
         self._position = positions.stop
         return Batch(
             ((images.float() / 255 - self._mean) / self._std).to(self._device),
-            self._reader.labels[rows].to(self._device),
-            self._reader.logits[rows].to(self._device),
+            self._pictures.labels[rows].to(self._device),
+            self._pictures.logits[rows].to(self._device),
         )
 
     def _draw(self, position: int) -> tuple[int, int]:
@@ -119,7 +115,7 @@ class TorchLoader:
     def _image(self, epoch: int, index: int) -> Tensor:
         from torchvision.transforms.v2 import functional as transforms
 
-        picture = self._reader.image(index)
+        picture = self._pictures.image(index)
         rng = _generator(self._config.seed, _AUGMENT, epoch, index)
         flip = bool(rng.random() < 0.5) and self._config.flip
         box = crop_box(rng, picture.shape[1], picture.shape[2], self._config.crop_scale)

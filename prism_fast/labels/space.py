@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib import resources
-from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from prism_fast.errors import ConfigError, InputError
+from prism_fast.errors import InputError
 
 BUNDLED = ("emoji", "imagenet1k")
 
@@ -60,30 +57,3 @@ class LabelSpace(BaseModel):
         raise InputError(
             f"class {name!r} is not in label space {self.name!r} ({len(self.classes)} classes: {some}, ...)"
         )
-
-
-def load_label_space(name_or_path: str) -> LabelSpace:
-    """A bundled label space by name, or one of your own from a YAML file.
-
-    Raises:
-        InputError: neither a bundled name nor an existing file.
-        ConfigError: the file is not a label space.
-    """
-    if name_or_path == "imagenet1k":
-        from prism_fast.labels.imagenet import imagenet1k
-
-        return imagenet1k()
-    bundled = name_or_path in BUNDLED
-    path = resources.files("prism_fast.labels") / f"{name_or_path}.yaml" if bundled else Path(name_or_path)
-    if not path.is_file():
-        raise InputError(f"label space {name_or_path!r} is neither one of {', '.join(BUNDLED)} nor a YAML file")
-    try:
-        return LabelSpace.model_validate(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"label space {name_or_path!r} is not valid: {where}{': ' if where else ''}{first['msg']}"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"label space {name_or_path!r} is not YAML: {str(error).splitlines()[0]}") from error

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC
 
-from prism_fast.minis.pictures import Pictures
+from prism_fast.evaluation.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
 
 BATCH, LATENT_CHANNELS, LATENT_NOISE = 32, 16, 0.08

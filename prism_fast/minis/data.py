@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from prism_fast.labels.space import LabelSpace, load_label_space
+from prism_fast.labels.load import load_label_space
+from prism_fast.labels.space import LabelSpace
 from prism_fast.minis.sources import NAMES, STYLES, Source, fetch
 
 SIZE = 64

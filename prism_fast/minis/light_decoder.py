@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderTiny
 from torch import nn
 
+from prism_fast.evaluation.pictures import Pictures
 from prism_fast.minis.autoencoder import LATENT_CHANNELS, LATENT_NOISE, reconstruction_loss
-from prism_fast.minis.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
 
 #: Noised copies of each latent, decoded once: the full decoder costs more than a training step of the light one.

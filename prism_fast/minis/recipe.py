@@ -11,15 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from diffusers import AutoencoderDC, AutoencoderTiny
 
+from prism_fast.evaluation.pictures import Pictures, load_pictures
 from prism_fast.minis.autoencoder import psnr, train_autoencoder
-from prism_fast.minis.bundle import assets
 from prism_fast.minis.light_decoder import light_psnr, train_light_decoder
-from prism_fast.minis.pictures import Pictures, load_pictures
-from prism_fast.minis.sources import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES
 from prism_fast.minis.teacher import accuracy, train_teacher
 from prism_fast.minis.text_encoder import build_text_encoder
 from prism_fast.minis.training import Budget
 from prism_fast.minis.unet import captions_of, encode_pictures, make_scheduler, train_unet
+from prism_fast.models.bundled import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES, assets
 from prism_fast.models.classifier import load_classifier
 
 #: Shares of the training time; the rest of the recipe takes a few minutes.

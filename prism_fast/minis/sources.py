@@ -121,13 +121,6 @@ NAMES = Source(
     "https://github.com/hfg-gmuend/openmoji",
 )
 
-#: Styles whose labels the teacher was trained on.
-TEACHER_STYLES = ("noto", "blob", "twemoji", "emojione")
-#: Styles the text-to-image model was trained on: it knows two that the teacher does not.
-GENERATOR_STYLES = (*TEACHER_STYLES, "fluent", "fluent 3d")
-#: Styles that nobody was trained on: the domain-shift test set.
-SHIFT_STYLES = ("openmoji", "firefox", "emojione legacy")
-
 
 def fetch(source: Source, cache: Path) -> Path:
     """Return the package's archive, downloading it with ``npm pack`` when it is not in ``cache``.

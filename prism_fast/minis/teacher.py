@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
 
-from prism_fast.minis.efficientnet import efficientnet_lite
-from prism_fast.minis.pictures import Pictures
+from prism_fast.evaluation.pictures import Pictures
 from prism_fast.models.classifier import Classifier, load_classifier, save_classifier
+from prism_fast.models.efficientnet import efficientnet_lite
 
 SIZE, BATCH, EPOCHS, HEAD_EPOCHS = 128, 32, 14, 4
 

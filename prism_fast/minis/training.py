@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from prism_fast.storage.files import building
 
 #: A longer step is time that the process was suspended: it does not count.
 _LONGEST_STEP_S = 10.0
@@ -61,19 +62,16 @@ class Trainer:
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "steps": self.steps,
-                "optimizer": self.optimizer.state_dict(),
-                "spent_s": self.spent_s,
-                "rng": torch.get_rng_state(),
-            },
-            temporary,
-        )
-        os.replace(temporary, self.path)
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "steps": self.steps,
+            "optimizer": self.optimizer.state_dict(),
+            "spent_s": self.spent_s,
+            "rng": torch.get_rng_state(),
+        }
+        with building(self.path) as staged:
+            torch.save(state, staged)
 
     def _resume(self) -> None:
         if not self.path.exists():

@@ -16,9 +16,9 @@ from prism_engines.backends.eager import EagerEngine
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from prism_fast.labels.space import load_label_space
+from prism_fast.evaluation.pictures import Pictures
+from prism_fast.labels.load import load_label_space
 from prism_fast.minis.autoencoder import LATENT_CHANNELS
-from prism_fast.minis.pictures import Pictures
 from prism_fast.minis.training import Budget, Trainer
 from prism_fast.models.text import TextHidden, encode_prompts
 

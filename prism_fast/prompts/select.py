@@ -7,9 +7,10 @@ from functools import lru_cache
 import numpy as np
 
 from prism_fast.config import PromptsConfig
-from prism_fast.labels.space import ClassLabel, LabelSpace
+from prism_fast.labels.space import LabelSpace
 from prism_fast.prompts.content import contents_of
 from prism_fast.prompts.disambiguate import class_fields
+from prism_fast.prompts.row import PlanRow
 
 
 @lru_cache(maxsize=4096)
@@ -18,25 +19,27 @@ def _order(seed: int, label: int, lap: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, 1, lap])).permutation(count)
 
 
-def choose(config: PromptsConfig, cls: ClassLabel, label: int, rank: int, seed: int) -> dict[str, str]:
-    """Prompt of the ``rank``-th sample of a class.
+def plan_row(config: PromptsConfig, space: LabelSpace, index: int, seed: int) -> PlanRow:
+    """Row ``index`` of the plan: classes take turns, so any prefix is balanced to within one sample.
 
     Every (content, style) pair of the class comes once before any comes twice, in an order shuffled by the seed; the
     templates take turns. A sample's prompt never depends on how many samples the run has.
     """
+    turn, label = divmod(index, len(space.classes))
+    cls = space.classes[label]
     contents = contents_of(cls, config)
     pairs = len(contents) * len(config.styles)
-    lap, place = divmod(rank, pairs)
-    pick = int(_order(seed, label, lap, pairs)[place])
+    lap, step = divmod(turn, pairs)
+    pick = int(_order(seed, label, lap, pairs)[step])
     content, style = contents[pick // len(config.styles)], config.styles[pick % len(config.styles)]
-    template = config.templates[rank % len(config.templates)]
+    template = config.templates[turn % len(config.templates)]
     prompt = template.format(style=style, content=content, **class_fields(cls))
-    return {"prompt": " ".join(prompt.split()), "style": style, "content": content}
-
-
-def plan_row(config: PromptsConfig, space: LabelSpace, index: int, seed: int) -> dict[str, str | int]:
-    """Row ``index`` of the plan: classes take turns, so any prefix is balanced to within one sample."""
-    rank, label = divmod(index, len(space.classes))
-    cls = space.classes[label]
-    chosen = choose(config, cls, label, rank, seed)
-    return {"index": index, "label": label, "class_name": cls.name, **chosen, "negative_prompt": config.negative}
+    return PlanRow(
+        index=index,
+        label=label,
+        class_name=cls.name,
+        prompt=" ".join(prompt.split()),
+        style=style,
+        content=content,
+        negative_prompt=config.negative,
+    )

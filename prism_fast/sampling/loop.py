@@ -7,7 +7,7 @@ Per step, with prediction combined by classifier-free guidance ``w``::
     denoised' = denoised - rho · g,  rho = scale · rms(CFG correction of denoised) / rms(g), where E > margin
     z'        = a · z + b · denoised' + c · previous denoised'
 
-What a step computes is decided beforehand (:mod:`prism_fast.sampling.schedule`) and whatever the host contributes
+What a step computes is decided beforehand (:mod:`prism_fast.sampling.savings`) and whatever the host contributes
 (noise, views, timesteps) is made and moved before the first step, so that the loop never waits for the device, unless
 samples may settle (``guidance.settled_below``). No line couples the samples of a batch.
 """
@@ -23,9 +23,9 @@ from prism_kernels import guided_combine, guided_step
 
 from prism_fast.config import GuidanceConfig, SamplingConfig
 from prism_fast.guidance.view import view_boxes
-from prism_fast.sampling.grid import Grid
 from prism_fast.sampling.noise import initial_latents, view_draws
-from prism_fast.sampling.schedule import Step, guided_steps, make_schedule
+from prism_fast.sampling.noise_schedule import Grid
+from prism_fast.sampling.savings import Step, guided_steps, make_schedule
 from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 

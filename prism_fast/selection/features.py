@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from prism_fast.data.schema import Sample, Shard
-from prism_fast.errors import DataError, RunError
-from prism_fast.evaluate.features import pooled_features
+from prism_fast.dataset.shard import Entry, Shard
+from prism_fast.errors import RunError
+from prism_fast.evaluation.features import pooled_features
 from prism_fast.models.classifier import Classifier
 from prism_fast.selection.stored import Array, Progress
 
@@ -45,28 +43,18 @@ def _unit(features: Floats) -> Floats:
     return found
 
 
-def _decode(file: BinaryIO, sample: Sample) -> torch.Tensor:
-    """One image, uint8 (3, h, w)."""
-    file.seek(sample.image.offset)
-    with Image.open(io.BytesIO(file.read(sample.image.size))) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-
-
-def _images(shard: Shard, samples: Sequence[Sample]) -> Iterator[torch.Tensor]:
+def _images(shard: Shard, entries: Sequence[Entry]) -> Iterator[torch.Tensor]:
     """Batches of a shard's images, uint8 (b, 3, h, w)."""
-    try:
-        with shard.tar.open("rb") as file:
-            for start in range(0, len(samples), _BATCH):
-                yield torch.stack([_decode(file, sample) for sample in samples[start : start + _BATCH]])
-    except (UnidentifiedImageError, OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{shard.tar}: an image cannot be decoded ({error}); see 'prism-fast verify'") from error
+    with shard.open() as reader:
+        for start in range(0, len(entries), _BATCH):
+            yield torch.stack([reader.image(entry) for entry in entries[start : start + _BATCH]])
 
 
 def _features(shard: Shard, wanted: Array, teacher: Classifier, device: str) -> Iterator[Floats]:
     """Batches of features (b, d) of the samples of a shard whose index is wanted."""
-    samples = shard.samples()
-    chosen = np.flatnonzero(np.isin([sample.index for sample in samples], wanted))
-    for images in _images(shard, [samples[i] for i in chosen]):
+    entries = shard.entries()
+    chosen = np.flatnonzero(np.isin([entry.index for entry in entries], wanted))
+    for images in _images(shard, [entries[i] for i in chosen]):
         found = pooled_features(teacher.net, images, prepare=teacher.prepare, batch_size=_BATCH, device=device)
         yield _unit(found.numpy())
 
@@ -93,7 +81,9 @@ def write_features(
         RunError: the disk refused, or a feature is not finite.
     """
     width = written = 0
-    ordered = sorted(shards, key=lambda shard: shard.number)  # a sample's batch does not depend on how they are given
+    ordered = sorted(
+        shards, key=lambda shard: shard.record.shard
+    )  # a sample's batch does not depend on how they are given
     with path.open("wb") as file:
         for done, shard in enumerate(ordered, 1):
             for features in _features(shard, index[wanted], teacher, device):

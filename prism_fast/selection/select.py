@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from prism_fast.data.schema import ShardSet
+from prism_fast.dataset.ledger import REASONS, Ledger, write_ledger
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
-from prism_fast.labels.space import load_label_space
+from prism_fast.labels.load import load_label_space
 from prism_fast.selection.duplicates import ACCEPTED, OVER_QUOTA, keep_distinct
 from prism_fast.selection.features import FeatureFile, write_features
-from prism_fast.selection.ledger import REASONS, Ledger, write_ledger
 from prism_fast.selection.settings import Settings
 from prism_fast.selection.stored import Array, Progress, Stored, read_stored
 from prism_fast.selection.teacher import run_teacher
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.stored import stored_config
 
 _ACCEPTED, _ENERGY, _QUOTA, _DISAGREES, _DUPLICATE = range(len(REASONS))
 #: Opens a named phase, whose progress is then told.
@@ -50,26 +49,38 @@ class Selection:
 
 
 @contextmanager
-def _silent(name: str) -> Iterator[Progress]:
+def silent(name: str) -> Iterator[Progress]:
+    """A phase whose progress nobody is told."""
     yield lambda done, total, value: None
 
 
-def parse_quotas(run: Path, texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """``CLASS=N`` to (label, N), in order of label.
+def parse_quotas(texts: Sequence[str]) -> dict[str, int]:
+    """``CLASS=N`` texts as numbers by class name.
 
     Raises:
-        InputError: no such class, or not a number. DataError: not a run directory.
+        InputError: not of that form, or a class twice.
     """
-    if not texts:
-        return ()
-    space = load_label_space(stored_config(RunDirectory(run)).labels)
-    found = []
+    found: dict[str, int] = {}
     for text in texts:
         name, _, count = text.rpartition("=")
         if not count.isdecimal():
             raise InputError(f"--quota {text!r} is not of the form CLASS=N, for example --quota 'red panda=20'")
-        found.append((space.index(name), int(count)))
-    return tuple(sorted(found))
+        if name in found:
+            raise InputError("--quota names a class twice; give one quota a class")
+        found[name] = int(count)
+    return found
+
+
+def named_quotas(run: Path, quotas: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+    """Quotas by class name as (label, number), in order of label.
+
+    Raises:
+        InputError: no such class. DataError: not a run directory.
+    """
+    if not quotas:
+        return ()
+    space = load_label_space(RunDirectory(run).config().labels)
+    return tuple(sorted((space.index(name), count) for name, count in quotas.items()))
 
 
 def _finished_shards(directory: RunDirectory) -> ShardSet:
@@ -79,11 +90,7 @@ def _finished_shards(directory: RunDirectory) -> ShardSet:
             f"{directory.path} is not finished: {len(missing)} of {planned} shards are missing; "
             "'prism-fast synthesize' makes them"
         )
-    shards, names = ShardSet.discover(directory.path), {f"{number:06d}" for number in range(planned)}
-    for shard in shards.shards:
-        if shard.tar.stem not in names:
-            raise DataError(f"{shard.tar} is not one of the plan's {planned} shards; run 'prism-fast repair' first")
-    return shards
+    return ShardSet.discover(directory.path)
 
 
 def _alone(stored: Stored, settings: Settings) -> Array:
@@ -165,7 +172,7 @@ def _judge(
             return choose(stored, settings, features, progress)
 
 
-def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase = _silent) -> Selection:
+def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase = silent) -> Selection:
     """Choose from a finished run and write ``selection.parquet`` into its directory.
 
     The accepted samples depend on what the run holds and on the settings alone. Without ``settings.duplicates`` only
@@ -191,5 +198,5 @@ def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase =
     if settings.agree and not stored.has_top1:
         raise DataError(f"{run} does not store the teacher's top-1 of every sample; select without --agree")
     ledger = _judge(directory, shards, stored, settings, device, phase)
-    write_ledger(run, ledger, settings, [shard.sha256 for shard in shards.shards])
+    write_ledger(run, ledger, asdict(settings), [shard.record.sha256 for shard in shards.shards])
     return _summary(directory.layout().run_hash, ledger, shards.classes, settings)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from prism_fast.data.schema import Shard
+from prism_fast.dataset.shard import Shard
 from prism_fast.errors import DataError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,19 +38,19 @@ class Stored:
 
 
 def _rows(shard: Shard) -> Iterator[tuple[int, int, int, float, int]]:
-    with shard.tar.open("rb") as file:
-        for sample in shard.samples():
-            file.seek(sample.meta.offset)
-            meta = json.loads(file.read(sample.meta.size))
-            if not 0 <= meta["label"] < shard.classes:
-                raise ValueError(f"label {meta['label']} of {shard.classes} classes")
-            yield sample.index, shard.number, meta["label"], meta["energy_after"], meta.get("teacher_top1", _NO_TOP1)
+    number, classes = shard.record.shard, shard.record.classes
+    with shard.open() as reader:
+        for entry in shard.entries():
+            meta = reader.meta(entry)
+            if not 0 <= meta["label"] < classes:
+                raise ValueError(f"label {meta['label']} of {classes} classes")
+            yield entry.index, number, meta["label"], meta["energy_after"], meta.get("teacher_top1", _NO_TOP1)
 
 
 def _read_shard(shard: Shard) -> Array:
     try:
         return np.array(list(_rows(shard)), dtype=_ROW)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{shard.tar}: a sample's .json lacks label or energy ({error!r}); 'prism-fast verify' says what to do"
         ) from error

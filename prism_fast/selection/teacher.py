@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError
-from prism_fast.minis.bundle import resolve
+from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.sampler import content_hash
-from prism_fast.synthesis.stored import stored_config
+from prism_fast.models.content_hash import content_hash
 
 
 def run_teacher(directory: RunDirectory) -> Classifier:
@@ -18,7 +17,7 @@ def run_teacher(directory: RunDirectory) -> Classifier:
     Raises:
         DataError: it is not the one that the records name, or its directory is wrong. InputError: it is not there.
     """
-    path = resolve(stored_config(directory).models.teacher, "teacher")
+    path = resolve(directory.config().models.teacher, "teacher")
     teacher = load_classifier(path)
     found = content_hash(Path(path)) if Path(path).exists() else path
     if any(record.models.get("teacher") != found for record in directory.records().values()):

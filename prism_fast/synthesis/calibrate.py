@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import RunError
 from prism_fast.guidance.margin import class_margins
 from prism_fast.guidance.network import energy_of
-from prism_fast.synthesis.files import create, read_if_there, replace, writing
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.storage.files import create, read_if_there, replace, writing
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 
 class Margins(BaseModel):
@@ -36,7 +36,7 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
         return {}
     unguided = config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
     plain = Synthesizer(unguided, synthesizer.model, synthesizer.teacher, synthesizer.hashes, synthesizer.engines)
-    made = plain.make(build_plan(config, config.guidance.margin_samples).to_pylist())
+    made = plain.make(build_plan(config, config.guidance.margin_samples))
     if not made.samples:
         raise RunError(
             f"none of the {len(made.quarantined)} samples that calibrate the margin stayed finite; "

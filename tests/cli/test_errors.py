@@ -15,7 +15,7 @@ import pytest
 from prism_fast.cli import main as cli
 from prism_fast.config import load_config
 from prism_fast.errors import DataError, InputError
-from prism_fast.synthesis.worker import synthesize
+from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command, restored
 from tests.tiny import make_diffusion
 
@@ -161,7 +161,7 @@ def test_a_truncated_tar_is_not_trained_on(
 def test_a_truncated_tar_is_not_reported_on(prism: Command, truncated: Path) -> None:
     answer = prism("report", truncated)
     assert answer.code == INPUT
-    assert "000001.tar cannot be read" in answer.error()
+    assert "000001.tar is truncated" in answer.error()
     assert not (truncated / "report.html").exists()
 
 
@@ -238,7 +238,7 @@ def test_debug_shows_the_traceback(prism: Command, tiny: Path, tmp_path: Path, m
     monkeypatch.setattr(sys, "argv", ["prism-fast", "--debug", "verify", str(tmp_path)])
     with restored(), pytest.raises(DataError, match="is not a run directory") as caught:
         cli.main()  # Python prints what leaves the entry point
-    assert caught.traceback[-1].path.name == "rundir.py"
+    assert caught.traceback[-1].path.name == "run_directory.py"
 
 
 def test_as_a_program_it_prints_one_line_or_with_debug_a_traceback(tmp_path: Path) -> None:

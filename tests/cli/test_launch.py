@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prism_fast.synthesis.verify import verify
+from prism_fast.operations.verify import verify
 from tests.cli.conftest import Command
 
 INPUT = 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.plan.test_estimate import write_bench
+from tests.estimate.test_estimate import write_bench
 
 
 def test_a_plan_of_a_million_images(prism: Command, tiny: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prism_fast.config import load_config
-from prism_fast.synthesis.worker import synthesize
+from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command
 
 

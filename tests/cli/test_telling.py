@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prism_fast.synthesis.json_log import json_log
+from prism_fast.workers.json_log import json_log
 from tests.cli.conftest import Answer, Command
 
 FIELDS = {

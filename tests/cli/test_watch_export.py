@@ -12,7 +12,7 @@ from tests.cli.conftest import Command
 @pytest.fixture(scope="module")
 def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prism_fast.config import load_config
-    from prism_fast.synthesis.worker import synthesize
+    from prism_fast.workers.synthesize import synthesize
 
     out = tmp_path_factory.mktemp("watched") / "run"
     synthesize(load_config(str(tiny)), out)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from prism_engines.backends import inductor
 from prism_engines.backends.inductor import InductorBackend
 from prism_engines.backends.onnxruntime import OnnxRuntimeBackend
@@ -21,18 +20,10 @@ from prism_engines.store import Store
 from prism_fast.compile.build import Builder
 from prism_fast.compile.parts import Parts
 from prism_fast.config import RunConfig, load_config
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.tiny import write_config
 
 NAMES = ("text_encoder", "unet", "decoder", "energy_gradient", "teacher")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

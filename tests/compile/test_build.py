@@ -27,7 +27,7 @@ from torch import nn
 from prism_fast.compile.build import Builder, Probes, Refused, summarise
 from prism_fast.compile.parts import Part, Parts
 from prism_fast.models.classifier import Classifier
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.compile.conftest import NAMES, Shelf, contents, one_line, unharmed
 
 

@@ -16,11 +16,11 @@ from prism_engines.store import Store
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.parts import Parts
 from prism_fast.config import RunConfig, load_config
+from prism_fast.dataset.plan import build_plan
+from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import ConfigError, InputError
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.sampler import Synthesizer
-from prism_fast.synthesis.worker import synthesize
+from prism_fast.synthesis.synthesizer import Synthesizer
+from prism_fast.workers.synthesize import synthesize
 from tests.compile.conftest import NAMES, Shelf, one_line
 from tests.engines.test_store import flip
 
@@ -118,7 +118,7 @@ def test_a_cold_store_is_filled_on_first_use(path: Path, run: Synthesizer, tmp_p
 
 def test_rows_do_not_depend_on_how_full_their_batch_is(run: Synthesizer, config: RunConfig, warm: Path) -> None:
     synthesizer = compile_run(run, {}, print, warm).synthesizer
-    rows = build_plan(config, 4).to_pylist()
+    rows = build_plan(config, 4)
     full, part = synthesizer.make(rows), synthesizer.make(rows[:3])
     assert [s.index for s in part.samples] == [0, 1, 2]
     for one, other in zip(part.samples, full.samples[:3], strict=True):

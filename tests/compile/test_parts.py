@@ -13,7 +13,7 @@ from prism_fast.compile.parts import Part, Parts
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 ALL = ("text_encoder", "unet", "unet_deep", "unet_shallow", "decoder", "energy_gradient", "teacher")
 UNETS = {"unet", "unet_deep", "unet_shallow"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from prism_fast.compile import tune as tuning
-from prism_fast.compile.tune import Trial, run_trial, tune, tuned_batch, tuned_file, with_batch
-from prism_fast.config import RunConfig, load_config
-from prism_fast.errors import InputError, RunError
+from prism_fast.compile.tune import Trial, run_trial, tune, tuned_batch, tuned_file, with_tuned_batch
+from prism_fast.config import RunConfig, assign, load_config
+from prism_fast.errors import ConfigError, InputError, RunError
 from tests.tiny import write_config
 
 
@@ -19,9 +19,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_config(tmp_path_factory.mktemp("tune"), sampling={"steps": 2, "height": 16, "width": 16})
 
 
-def _curve(rates: dict[int, float | None], tried: list[int]) -> tuning.Run:
+def _curve(rates: dict[int, float | None], tried: list[int]) -> tuning.RunTrial:
     def run(config: RunConfig, store: Path) -> Trial:
-        size = config.sampling.batch_size
+        size = config.sampling.fixed_batch_size
         tried.append(size)
         return Trial(size, rates[size], None if rates[size] is None else size)
 
@@ -46,7 +46,7 @@ def test_of_two_that_are_as_fast_the_smaller_is_taken(path: Path, tmp_path: Path
 def test_the_choice_is_kept_for_device_and_configuration(path: Path, tmp_path: Path) -> None:
     config = load_config(str(path))
     tune(config, tmp_path, 2, print, _curve({1: 1.0, 2: 2.0}, []))
-    assert tuned_batch(with_batch(config, 7), tmp_path) == 2
+    assert tuned_batch(assign(config, {"sampling.batch_size": 7}), tmp_path) == 2
     other = load_config(str(path), ("sampling.steps=3",))
     assert tuned_file(other, tmp_path) != tuned_file(config, tmp_path)
     with pytest.raises(InputError, match="prism-fast tune"):
@@ -55,10 +55,34 @@ def test_the_choice_is_kept_for_device_and_configuration(path: Path, tmp_path: P
 
 def test_auto_becomes_the_stored_number(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRISM_FAST_STORE", str(tmp_path))
+    auto = load_config(str(path), ("sampling.batch_size=auto",))
     with pytest.raises(InputError, match="was not tuned"):
-        load_config(str(path), ("sampling.batch_size=auto",))
+        with_tuned_batch(auto, None)
     tune(load_config(str(path)), tmp_path, 2, print, _curve({1: 1.0, 2: 2.0}, []))
-    assert load_config(str(path), ("sampling.batch_size=auto",)).sampling.batch_size == 2
+    assert with_tuned_batch(auto, None).sampling.batch_size == 2
+
+
+def test_auto_is_looked_up_in_the_store_that_is_given(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ``tune --store`` has put it, and not only in the user's own store."""
+    monkeypatch.setenv("PRISM_FAST_STORE", str(tmp_path / "own"))
+    auto = load_config(str(path), ("sampling.batch_size=auto",))
+    tune(load_config(str(path)), tmp_path / "given", 2, print, _curve({1: 1.0, 2: 2.0}, []))
+    assert with_tuned_batch(auto, tmp_path / "given").sampling.batch_size == 2
+    with pytest.raises(InputError, match="was not tuned"):
+        with_tuned_batch(auto, None)
+
+
+def test_an_unresolved_auto_has_no_hash(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.batch_size is auto.*give a number"):
+        load_config(str(path), ("sampling.batch_size=auto",)).run_hash()
+
+
+def test_tuning_a_configuration_that_says_auto(path: Path, tmp_path: Path) -> None:
+    auto = load_config(str(path), ("sampling.batch_size=auto",))
+    assert tune(auto, tmp_path, 2, print, _curve({1: 1.0, 2: 2.0}, [])).batch_size == 2
+    assert tuned_batch(auto, tmp_path) == 2
 
 
 def test_nothing_that_fits_is_an_error(path: Path, tmp_path: Path) -> None:
@@ -67,7 +91,7 @@ def test_nothing_that_fits_is_an_error(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_real_trial_runs_in_a_child(path: Path, tmp_path: Path) -> None:
-    found = run_trial(with_batch(load_config(str(path)), 2), tmp_path)
+    found = run_trial(load_config(str(path), ["sampling.batch_size=2"]), tmp_path)
     assert found.images_per_s is not None
     assert found.images_per_s > 0
     assert found.peak_bytes is not None

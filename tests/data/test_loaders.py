@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from prism_fast.data import Batch, ShardSet, loader, open_loader, torch_loader
+from prism_fast.data import Batch, loader, open_loader, torch_loader
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
 from tests.data.toy import MEAN, STD, config, picture, write_run
 
@@ -118,7 +119,7 @@ def test_state_of_the_other_loader_is_refused(shards: ShardSet, name: str) -> No
 @BOTH
 def test_a_broken_picture_is_one_clear_error(tmp_path: Path, name: str) -> None:
     run = write_run(tmp_path / "run", rows=8)
-    image = ShardSet.discover(run).shards[0].samples()[3].image
+    image = ShardSet.discover(run).shards[0].entries()[3].image
     with (run / "shards" / "000000.tar").open("r+b") as file:
         file.seek(image.offset)
         file.write(bytes(image.size))

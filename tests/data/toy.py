@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
 
 from prism_fast.config import DistillConfig
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -23,45 +21,30 @@ def picture(label: int, index: int, size: int) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def encode(pixels: np.ndarray, ext: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "jpeg" if ext == "jpg" else ext)
-    return buffer.getvalue()
-
-
 def write_shard(
     directory: Path, number: int, rows: range, *, classes: int = 3, ext: str = "png", size: int = 24
 ) -> Path:
     """Tar, DALI index and record, as synthesize writes them."""
-    path = directory / f"{number:06d}.tar"
-    lines = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in rows:
-            label = index % classes
-            logits = np.eye(classes)[label] * 6 + index / 64
-            members = {
-                ext: encode(picture(label, index, size), ext),
-                "cls": str(label).encode(),
-                "label": np.array(label, "<i4").tobytes(),
-                "json": json.dumps({"index": index}).encode(),
-                "logits": logits.astype("<f2").tobytes(),
-            }
-            words = []
-            for name, data in members.items():
-                info = tarfile.TarInfo(f"{index:09d}.{name}")
-                info.size = len(data)
-                words += [name, str(tar.offset + 512), str(len(data)), info.name]
-                tar.addfile(info, io.BytesIO(data))
-            lines.append(" ".join(words))
-    path.with_suffix(".idx").write_text("\n".join([f"v1.2 {len(lines)}", *lines]) + "\n")
-    record = {
-        "rows": len(rows),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "classes": classes,
-        "image_ext": ext,
-    }
-    path.with_suffix(".json").write_text(json.dumps(record))
-    return path
+    samples = []
+    for index in rows:
+        label = index % classes
+        image = torch.from_numpy(picture(label, index, size)).permute(2, 0, 1)
+        logits = torch.eye(classes)[label] * 6 + index / 64
+        samples.append(Sample(index, image, label, logits, {"index": index}))
+    tar, text = tar_bytes(samples, ext, 75)
+    record = make_record(
+        number,
+        samples,
+        tar,
+        text,
+        run_hash="toy",
+        models={},
+        classes=classes,
+        image_ext=ext,
+        first_index=rows.start,
+        planned=len(rows),
+    )
+    return commit_shard(directory, record, tar, text)
 
 
 def write_run(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from prism_engines.backends import backend, backends
+from prism_engines.backends import backend, backends, inductor, onnxruntime
 from prism_engines.backends.base import Backend
 from prism_engines.backends.inductor import compiler_reasons
 from prism_engines.backends.padded import PaddedEngine
+from prism_engines.backends.reasons import cuda_reasons
 from prism_engines.base import Engine
 from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.graph import Graph
@@ -128,12 +129,84 @@ def test_a_cpu_without_bfloat16_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
     assert backend("openvino").reasons(tiny.spec("fp32")) == []
 
 
+def test_a_missing_cpu_device_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    asked = openvino.Core.get_property
+    monkeypatch.setattr(openvino.Core, "get_property", lambda core, _, name: asked(core, "TOASTER", name))
+    for reasons in (backend("openvino").reasons(tiny.spec()), backend("openvino").run_reasons(tiny.spec())):
+        assert reasons == [
+            'openvino has no CPU device (Device with "TOASTER" name is not registered in the OpenVINO Runtime); '
+            "reinstall it, run: pip install 'prism-fast[cpu]'"
+        ]
+
+
+def test_a_session_that_does_not_open_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    assert backend("onnxruntime").reasons(tiny.spec()) == []
+    monkeypatch.setattr(onnxruntime, "IR_VERSION", 1000)
+    (reason,) = backend("onnxruntime").reasons(tiny.spec())
+    assert reason.startswith("onnxruntime does not open a graph of opset 18 (")
+    assert reason.endswith("); run: pip install 'prism-fast[cpu]'")
+    assert "1000" in reason
+    assert "\n" not in reason
+
+
 def test_a_missing_or_broken_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no-such-compiler is not on the path; install a C++ compiler" in backend("inductor").reasons(tiny.spec())[0]
     assert backend("inductor").run_reasons(tiny.spec()) == []
     monkeypatch.setenv("CXX", "false")
     assert compiler_reasons()[0].startswith("false fails: no message; install")
+
+
+def test_a_compiler_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, calls = tmp_path / "compiler", tmp_path / "calls"
+    compiler.write_text(f"#!/bin/sh\necho called >> {calls}\necho '1: no such header: omp.h' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    first = compiler_reasons()
+    assert "fails: 1: no such header: omp.h; install a C++ compiler with OpenMP" in first[0]
+    assert compiler_reasons() == first
+    assert calls.read_text() == "called\n"
+
+
+def test_a_compiler_that_does_not_start_or_end_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_bytes(b"\x7fELF")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert "compiler fails: Exec format error; install" in compiler_reasons()[0]
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(sleeper))
+    monkeypatch.setattr(inductor, "COMPILER_TIMEOUT_S", 0.1)
+    assert "sleeper fails: it took more than 0.1 s to read two headers; install" in compiler_reasons()[0]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "said"), [(None, "is built without CUDA; install the CUDA build"), ("13.0", "a driver for CUDA 13.0")]
+)
+def test_a_missing_gpu_is_told_from_a_torch_without_cuda(
+    cuda: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    (reason,) = cuda_reasons()
+    assert reason.startswith("torch sees no CUDA GPU")
+    assert said in reason
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cuda_reasons() == []
+
+
+@pytest.mark.parametrize("name", list(backends()))
+def test_reasons_are_one_line_and_say_what_to_do(name: str) -> None:
+    for precision in ("fp32", "bf16", "fp16"):
+        spec = tiny.spec(precision)
+        reasons = [*backend(name).reasons(spec), *backend(name).run_reasons(spec)]
+        assert [reason for reason in reasons if "\n" in reason or ";" not in reason] == []
 
 
 def test_what_inductor_cannot_compile_is_said_in_one_line(tmp_path: Path) -> None:

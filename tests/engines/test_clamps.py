@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from prism_engines.backends.eager import EagerGradientEngine
-from prism_engines.vjp import trace_forward, trace_value_and_gradient
+from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
 
 from tests.engines.gradients import Call, assert_same, energy, image, randomise
+from tests.engines.tracing import trace_forward
 
 _aten = torch.ops.aten
 

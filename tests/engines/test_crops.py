@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prism_engines.backends.eager import EagerGradientEngine
-from prism_engines.vjp import trace_forward, trace_value_and_gradient
+from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
 
 from tests.engines.gradients import assert_same, energy, image, randomise
 from tests.engines.test_folding import counts
+from tests.engines.tracing import trace_forward
 
 
 class SamePadded(nn.Module):

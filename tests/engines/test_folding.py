@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from prism_engines.backends.eager import EagerGradientEngine
 from prism_engines.passes.folding import fold_constants, fold_scales
-from prism_engines.vjp import trace_forward, trace_value_and_gradient
+from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.engines.gradients import assert_same, energy, image, randomise
+from tests.engines.tracing import trace_forward
 
 
 def counts(graph: torch.fx.GraphModule) -> Counter[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from prism_engines import vjp
 from prism_engines.errors import EngineInputError
-from prism_engines.graph import Graph, graph_hash, weights_hash
+from prism_engines.graph import Graph, _tracing_code, code_identity, graph_hash, weights_hash
+from prism_engines.lowerings import pooling
+from prism_engines.passes import folding
 from prism_engines.spec import EngineKey, EngineSpec, Precision, TensorSpec, canonical_json, inputs_json
 from torch import nn
 
@@ -19,21 +23,14 @@ KEY = EngineKey("unet", "g" * 64, "w" * 64, inputs_json(tiny.spec()), "fp32", "e
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(EngineKey)])
-def test_every_field_changes_the_digest_and_is_named(name: str) -> None:
-    other = replace(KEY, **{name: "another"})
-    assert other.digest != KEY.digest
-    assert KEY.differences(other) == other.differences(KEY) == [name]
+def test_every_field_changes_the_digest(name: str) -> None:
+    assert replace(KEY, **{name: "another"}).digest != KEY.digest
 
 
 def test_equal_keys_have_one_digest() -> None:
     assert replace(KEY).digest == KEY.digest
-    assert KEY.differences(replace(KEY)) == []
     assert len(KEY.digest) == 64
     assert int(KEY.digest, 16) >= 0
-
-
-def test_differences_are_in_the_order_of_the_fields() -> None:
-    assert KEY.differences(replace(KEY, target="gpu", graph="x", part="y")) == ["part", "graph", "target"]
 
 
 def test_values_do_not_run_into_each_other() -> None:
@@ -120,6 +117,92 @@ def test_the_structure_and_what_else_is_given_decide_the_graph() -> None:
     wider = tiny.net()
     wider.conv = nn.Conv2d(3, 8, 3, padding=1, dilation=2)
     assert graph_hash(wider, "objective", "1.0") != want
+
+
+CODE = """
+class Lowered(Base):
+    limit = 6
+
+    def run(self, x, *, axis=None):
+        y = (x + 1) * self.limit
+        return {**y, "text": None} if y is not None else f"{x:>{axis}}"
+
+async def later():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("limit = 6", "limit = 6  # of ReLU6"),
+        ("limit = 6\n", "limit = 6\n\n\n"),
+        ("(x + 1) * self.limit", "(\n            x  +  1\n        ) * self.limit"),
+        ('"text"', "'text'"),
+        ("\nclass", "'''A module.'''\n\nclass"),
+        ("    limit", "    '''A class.'''\n\n    limit"),
+        ("        y =", "        '''A function,\n\n        at length.\n        '''\n        y ="),
+        ("    pass", "    '''A coroutine.'''\n    pass"),
+    ],
+)
+def test_words_and_layout_are_no_code(old: str, new: str) -> None:
+    assert CODE.count(old) == 1
+    assert code_identity([CODE.replace(old, new)]) == code_identity([CODE])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("6", "6.0"),
+        ("1", "True"),
+        ("x + 1", "x - 1"),
+        ("(x + 1) * self", "x + 1 * self"),
+        ('"text"', '"Text"'),
+        (": None", ": ..."),
+        ("is not None", "is None"),
+        ("axis=None", "axis"),
+        ("*, axis", "axis"),
+        (":>", ":<"),
+        ("(Base)", ""),
+        ("limit = 6", "limit = 6; 'no docstring here'"),
+        ("async def", "def"),
+        ("    pass", "    return"),
+    ],
+)
+def test_all_that_runs_is_code(old: str, new: str) -> None:
+    assert CODE.count(old) == 1
+    assert code_identity([CODE.replace(old, new)]) != code_identity([CODE])
+
+
+def test_different_code_has_different_identities() -> None:
+    sources = [["a = 1", "b = 2"], ["b = 2", "a = 1"], ["a = 1\nb = 2"], ["a = None"], ["a = 0"], ["a = ''"], [""], []]
+    sources += [["def f(): return"], ["def f(): return None"], ["def f(): return ()"], ["def f(): return []"]]
+    assert len({code_identity(one) for one in sources}) == len(sources)
+
+
+def graph_hash_with(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The hash that a graph would have if ``path`` held ``text``."""
+    read = Path.read_text
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda self, *rest: text if self == path else read(self, *rest))
+        _tracing_code.cache_clear()
+        found = graph_hash(tiny.net())
+    _tracing_code.cache_clear()
+    return found
+
+
+@pytest.mark.parametrize(("module", "old", "new"), [(vjp, " or ", " and "), (folding, "+", "-"), (pooling, "+", "-")])
+def test_the_tracing_code_decides_the_graph_and_its_comments_do_not(
+    module: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(str(module.__file__))
+    source = path.read_text()
+    same = source.replace('"""', '"""Said otherwise: ', 1) + "\n\n# the end\n"
+    changed = source.replace(old, new)
+    assert source not in (same, changed)
+    want = graph_hash(tiny.net())
+    assert graph_hash_with(path, same, monkeypatch) == want
+    assert graph_hash_with(path, changed, monkeypatch) != want
 
 
 def test_a_graph_is_traced_once_a_precision(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from prism_engines.backends import tensorrt
 from prism_engines.backends.tensorrt import TensorRtBackend
 from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.graph import Graph
@@ -110,6 +114,25 @@ def test_the_data_centre_library_builds_on_a_gpu_only(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     reasons = TensorRtBackend("tensorrt").reasons(tiny.spec())
     assert any(reason.startswith("data-centre TensorRT builds on its target GPU only") for reason in reasons)
+
+
+def test_a_library_that_makes_no_builder_cannot_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        Builder = staticmethod(lambda logger: None)
+        ILogger = type("ILogger", (), {"Severity": SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)})
+
+    class Speaking(Silent):
+        @staticmethod
+        def Builder(logger: Any) -> None:
+            logger.log(1, "CUDA initialization failure with error: 35\nand more")
+
+    for fake, said in ((Silent, "'NoneType' object has no"), (Speaking, "CUDA initialization failure with error: 35)")):
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
+        tensorrt._builder_problem.cache_clear()
+        (reason,) = tensorrt._builder_reasons("tensorrt_rtx")
+        tensorrt._builder_problem.cache_clear()
+        assert reason.startswith(f"tensorrt_rtx makes no builder ({said}")
+        assert reason.endswith("; mend the NVIDIA driver, or run: pip install 'prism-fast[trt]'")
 
 
 @pytest.mark.gpu

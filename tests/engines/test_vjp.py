@@ -14,17 +14,18 @@ from prism_engines.backends.eager import EagerGradientEngine
 from prism_engines.errors import EngineInputError, UnsupportedOpError
 from prism_engines.gate import sample_errors
 from prism_engines.primitives import PRIMITIVES
-from prism_engines.vjp import trace_forward, trace_value_and_gradient
+from prism_engines.vjp import trace_value_and_gradient
 from torch import Tensor, nn
 
 from prism_fast.compile.parts import Parts
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import load_config
 from prism_fast.guidance.network import StaticLatentClassifier, energy_of
-from prism_fast.minis.bundle import assets
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.models.bundled import assets
+from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.engines.gradients import assert_same, energy, image, operators, randomise
 from tests.engines.test_lowerings import Attention
+from tests.engines.tracing import trace_forward
 
 
 class Small(nn.Module):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import NoReturn
+
 import prism_kernels
 import pytest
 import torch
@@ -18,6 +23,7 @@ from prism_kernels import (
     view,
 )
 from prism_kernels._registry import OPS
+from prism_kernels._triton import energy as _energy
 from prism_kernels.testing import assert_close
 
 from tests.kernels.cases import DTYPES, combine_oracle, energy_oracle, random, step_oracle
@@ -181,6 +187,53 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     with prism_kernels.use_backend("triton"), pytest.raises(KernelBackendError, match=r"\(2, 5\) .*lie on cpu"):
         energy(random(2, 5), labels, -1.0, 1.0, 1.0)
     assert prism_kernels.explain().count("\n") == len(OPS)
+
+
+@pytest.mark.parametrize("interpret", ["0", "1"])
+def test_without_inputs_the_gpu_is_meant(interpret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (reason,) = prism_kernels.reasons("energy")
+    assert reason.startswith("no CUDA device; use one")
+    assert prism_kernels.explain().count("reference: no CUDA device") == len(OPS)
+    with prism_kernels.use_backend("triton"):  # which takes CPU tensors where they are interpreted
+        assert prism_kernels.explain().count("reference: ") == (0 if interpret == "1" else len(OPS))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert prism_kernels.reasons("energy") == [
+        "the GPU is older than compute capability 8.0; use the reference backend"
+    ]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert prism_kernels.reasons("energy") == []
+
+
+def test_the_interpreter_runs_here() -> None:
+    assert prism_kernels.interpreter_reasons() == []
+
+
+def test_the_interpreter_runs_where_triton_was_imported_for_it() -> None:
+    code = "import prism_kernels; print(prism_kernels.interpreter_reasons())"
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_why_the_interpreter_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> NoReturn:
+        raise AttributeError("no builder\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_energy, "launch", broken)
+        (reason,) = prism_kernels.interpreter_reasons()
+        assert reason == (
+            "triton's interpreter does not run (AttributeError: no builder); reinstall torch and its triton"
+        )
+    with monkeypatch.context() as patch:
+        patch.setattr(_energy, "launch", lambda *arguments: (torch.zeros(1), torch.zeros(1, 2)))
+        assert prism_kernels.interpreter_reasons()[0].startswith("triton's interpreter computes a wrong energy; ")
+    monkeypatch.setattr(prism_kernels._backend, "_HAS_TRITON", False)
+    assert prism_kernels.interpreter_reasons() == ["triton is not installed; pip install triton"]
+    assert "triton is not installed; pip install triton" in prism_kernels.reasons("energy")
 
 
 def test_an_unknown_backend_or_operator_is_refused() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from prism_fast.config import load_config
+from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import DataError
-from prism_fast.minis.bundle import assets, resolve
-from prism_fast.minis.pictures import load_folder, load_pictures
-from prism_fast.minis.sources import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES
+from prism_fast.evaluation.pictures import load_folder, load_pictures
+from prism_fast.models.bundled import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES, assets, resolve
 from prism_fast.models.classifier import load_classifier
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 TABLE = assets() / "test_pictures.parquet"
 
@@ -59,8 +60,8 @@ def test_generator_draws_what_the_prompt_names() -> None:
     """Red hearts must come out red in the middle and white in the corners: colour and place, not a score."""
     config = load_config("minis-emoji", ("guidance.enabled=false", "sampling.steps=8", "sampling.batch_size=4"))
     synthesizer = Synthesizer.load(config)
-    row = build_plan(config, 2).to_pylist()[1]
-    rows = [row | {"index": i, "prompt": "a twemoji style emoji of red heart"} for i in range(4)]
+    row = build_plan(config, 2)[1]
+    rows = [replace(row, index=i, prompt="a twemoji style emoji of red heart") for i in range(4)]
     images = torch.stack([s.image for s in synthesizer.make(rows).samples]).float()
     red, green, blue = images[:, :, 24:40, 24:40].mean((0, 2, 3))
     assert red > green + 60

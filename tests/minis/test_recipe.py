@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prism_fast.errors import InputError, RunError
-from prism_fast.labels.space import load_label_space
+from prism_fast.labels.load import load_label_space
 from prism_fast.minis import sources, training
 from prism_fast.minis.data import concepts, family
 from prism_fast.minis.sources import STYLES, fetch

@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderTiny
 
 from prism_fast.config import load_config
+from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import ConfigError, DataError
 from prism_fast.models.diffusion import DiffusionModel, load_diffusion, load_light_decoder
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.tiny import make_diffusion, write_config
 
 
@@ -58,7 +58,7 @@ def test_it_steers_and_the_full_decoder_makes_the_picture(tmp_path: Path) -> Non
     path = str(write_config(tmp_path, sampling=sampling))
     light = (f"models.light_decoder={make_light(tmp_path / 'light')}", "guidance.decoder=light")
     full, other = (Synthesizer.load(load_config(path, settings)) for settings in ((), light))
-    rows = build_plan(full.config, 2).to_pylist()
+    rows = build_plan(full.config, 2)
     assert not torch.equal(full.denoise(rows).latents, other.denoise(rows).latents)
     latents = full.denoise(rows).latents
     assert torch.equal(full.engines.decoder.run(latents)[0], other.engines.decoder.run(latents)[0])

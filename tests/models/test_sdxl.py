@@ -9,10 +9,10 @@ import torch
 from benchmarks.random_models import write_model
 from prism_fast.compile.parts import Parts
 from prism_fast.config import load_config
+from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import DataError
 from prism_fast.models.diffusion import load_diffusion
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 
 SETTINGS = ("sampling.batch_size=2", "sampling.steps=2", "engines.backend=eager", "guidance.window=[0, 1]")
 
@@ -40,7 +40,7 @@ def test_conditions_are_those_of_diffusers(run: Synthesizer, sdxl: Path) -> None
 
 
 def test_samples_are_made_and_guided(run: Synthesizer) -> None:
-    made = run.make(build_plan(run.config, 2).to_pylist())
+    made = run.make(build_plan(run.config, 2))
     assert [s.image.shape for s in made.samples] == [(3, 64, 64)] * 2
     assert all(s.meta["guided_steps"] == 2 for s in made.samples)
 

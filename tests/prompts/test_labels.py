@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from prism_fast.errors import ConfigError, InputError
-from prism_fast.labels.space import LabelSpace, load_label_space
+from prism_fast.labels.load import load_label_space
+from prism_fast.labels.space import LabelSpace
 
 
 def test_imagenet_has_a_thousand_distinct_names_and_senses() -> None:

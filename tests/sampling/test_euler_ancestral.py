@@ -12,7 +12,7 @@ from diffusers.schedulers import scheduling_euler_ancestral_discrete as theirs
 from prism_kernels import counter_noise, guided_step
 from torch import Tensor
 
-from prism_fast.sampling.grid import Grid, make_grid
+from prism_fast.sampling.noise_schedule import Grid, make_grid
 from prism_fast.sampling.solvers.euler_ancestral import CounterNoise, EulerAncestral
 from tests.sampling.test_solvers import BETAS, NUMPY_COPY, LinearModel, _assert_near, _ddim, _log_snr_grid
 

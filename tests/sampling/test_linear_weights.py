@@ -6,7 +6,7 @@ import pytest
 import torch
 from prism_kernels import LinearUpdate, guided_step
 
-from prism_fast.sampling.grid import Grid
+from prism_fast.sampling.noise_schedule import Grid
 from prism_fast.sampling.solvers import DDIM, DPMSolverPP2M, Euler
 
 ALPHAS = (0.1, 0.4, 0.7, 0.9, 1.0)

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prism_fast.config import GuidanceConfig, Objective, RunConfig, SolverName, load_config
+from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import ConfigError
 from prism_fast.models.text import Embedding
 from prism_fast.sampling.loop import Batch, GuidedSampler, Sampled
-from prism_fast.synthesis.plan import build_plan
-from prism_fast.synthesis.sampler import Synthesizer
+from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.tiny import write_config
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
 
 
 def _batch(synthesizer: Synthesizer, indices: list[int], margin: float = float("-inf")) -> Batch:
-    rows = build_plan(synthesizer.config, max(indices) + 1).to_pylist()
+    rows = build_plan(synthesizer.config, max(indices) + 1)
     batch = synthesizer.batch([rows[i] for i in indices])
     return replace(batch, margins=torch.full((len(indices),), margin))
 
@@ -130,12 +130,12 @@ def test_nan_in_one_prompt_quarantines_that_sample_only(synthesizer: Synthesizer
 
 
 def test_the_synthesizer_reports_the_quarantined_index(synthesizer: Synthesizer) -> None:
-    rows = build_plan(synthesizer.config, 4).to_pylist()
+    rows = build_plan(synthesizer.config, 4)
     clean = synthesizer.make(rows)
     other = Synthesizer(synthesizer.config, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
     poison = "a prompt of its own"
-    other._embeddings[poison] = Embedding(torch.full_like(synthesizer.embed([rows[0]["prompt"]]).text, float("nan")))
-    made = other.make([rows[0], {**rows[1], "prompt": poison}, *rows[2:]])
+    other._embeddings[poison] = Embedding(torch.full_like(synthesizer.embed([rows[0].prompt]).text, float("nan")))
+    made = other.make([rows[0], replace(rows[1], prompt=poison), *rows[2:]])
     assert made.quarantined == (1,)
     assert [s.index for s in made.samples] == [0, 2, 3]
     for mine, theirs in zip(made.samples, (clean.samples[i] for i in (0, 2, 3)), strict=True):
@@ -364,7 +364,7 @@ def test_a_prompt_is_encoded_once_and_memory_is_bounded(
     run.embed(["", "a", "b", "a"])
     run.embed(["", "b", "c"])
     assert encoder.rows == [3, 1]
-    monkeypatch.setattr("prism_fast.synthesis.sampler.REMEMBERED_PROMPTS", 3)
+    monkeypatch.setattr("prism_fast.synthesis.synthesizer.REMEMBERED_PROMPTS", 3)
     for i in range(20):
         run.embed(["", f"prompt {i}"])
     assert len(run._embeddings) <= 4

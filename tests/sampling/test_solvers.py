@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from torch import Tensor
 
 from prism_fast.config import SolverName
-from prism_fast.sampling.grid import Grid, make_grid
+from prism_fast.sampling.noise_schedule import Grid, make_grid
 from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 # diffusers hands tensors to numpy by the old __array__ protocol.

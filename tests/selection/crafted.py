@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.stub import stub_config
-from prism_fast.synthesis.rundir import RunDirectory
-from prism_fast.synthesis.sampler import content_hash
-from prism_fast.synthesis.shards import Sample, commit_shard, make_record, tar_bytes
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
+from prism_fast.models.content_hash import content_hash
 from tests.tiny import make_teacher
 
 SHARD = 4

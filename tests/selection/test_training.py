@@ -12,15 +12,16 @@ import pytest
 import torch
 from torchvision.datasets import ImageFolder
 
-from prism_fast.data import Batch, ShardSet, open_loader
-from prism_fast.distill import distill
+from prism_fast.data import Batch, open_loader
+from prism_fast.dataset.ledger import ledger_path
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation import train_student
 from prism_fast.errors import DataError, InputError
-from prism_fast.selection.ledger import ledger_path
+from prism_fast.operations.export import export
+from prism_fast.operations.extend import extend
 from prism_fast.selection.select import select
 from prism_fast.selection.settings import Settings
-from prism_fast.synthesis.export import export
-from prism_fast.synthesis.extend import extend
-from prism_fast.synthesis.rundir import RunDirectory
 from tests.data.toy import MEAN, STD, config
 from tests.selection.crafted import Row, write_run, write_shard
 
@@ -50,7 +51,7 @@ def test_every_accepted_sample_comes_once_an_epoch_and_no_other(
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     before = {path: path.read_bytes() for path in (run / "shards").iterdir()}
     shards = ShardSet.discover(run, selected=True)
-    assert (shards.rows, [shard.number for shard in shards.shards]) == (7, [0, 2, 3])
+    assert (shards.rows, [shard.record.shard for shard in shards.shards]) == (7, [0, 2, 3])
     feed = open_loader(shards, config(loader=name), "cpu", MEAN, STD)
     batches = list(islice(feed, 7))  # 42 samples: six epochs of seven, batches of six across their ends
     feed.close()
@@ -92,10 +93,10 @@ def test_the_digest_names_what_is_left(run: Path) -> None:
 
 def test_a_checkpoint_of_another_selection_is_refused(run: Path, tmp_path: Path) -> None:
     settings = config(loader="torch", steps=2, selection=True)
-    distill(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
+    train_student(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
     select(run, Settings(per_class=2))
     with pytest.raises(InputError, match="written with shards"):
-        distill(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
+        train_student(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
 
 
 def test_without_a_selection_there_is_none_to_train_on(run: Path) -> None:

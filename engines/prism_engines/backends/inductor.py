@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import os
@@ -90,12 +91,22 @@ def compiler_reasons() -> list[str]:
     """Why the C++ compiler cannot build what Inductor writes."""
     remedy = "install a C++ compiler with OpenMP and Python's headers; on Debian: apt-get install g++ python3-dev"
     compiler = os.environ.get("CXX", "g++")  # Inductor's own default
-    if shutil.which(compiler) is None:
+    path = shutil.which(compiler)
+    if path is None:
         return [f"the C++ compiler {compiler} is not on the path; {remedy}"]
-    command = [compiler, "-x", "c++", "-fopenmp", "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-"]
+    problem = _compiler_problem(path)
+    return [f"{compiler} fails: {problem}; {remedy}"] if problem else []
+
+
+@functools.cache
+def _compiler_problem(path: str) -> str:
+    """What a compiler says against the headers that all of Inductor's sources include; empty when it takes them."""
+    command = [path, "-x", "c++", "-fopenmp", "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-"]
     source = "#include <Python.h>\n#include <omp.h>\n"
-    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=COMPILER_TIMEOUT_S)
-    if done.returncode == 0:
-        return []
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return [f"{compiler} fails: {last}; {remedy}"]
+    try:
+        done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=COMPILER_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"it took more than {COMPILER_TIMEOUT_S} s to read two headers"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]

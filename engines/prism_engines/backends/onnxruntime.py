@@ -15,7 +15,7 @@ from prism_engines.backends.padded import PaddedEngine
 from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
 from prism_engines.errors import EngineInputError
 from prism_engines.graph import Graph
-from prism_engines.onnx_export import onnx_files
+from prism_engines.onnx_export import IR_VERSION, OPSET, onnx_files
 from prism_engines.quiet import root_cause
 from prism_engines.spec import EngineSpec, Precision
 
@@ -52,7 +52,8 @@ class OnnxRuntimeBackend:
 
     def reasons(self, spec: EngineSpec) -> list[str]:
         """Why it cannot build here."""
-        return [*module_reasons("onnx", "onnxscript", remedy=extra("cpu")), *self.run_reasons(spec)]
+        missing = [*module_reasons("onnx", "onnxscript", remedy=extra("cpu")), *self.run_reasons(spec)]
+        return missing or _session_reasons()
 
     def run_reasons(self, spec: EngineSpec) -> list[str]:
         """Why an engine cannot run here."""
@@ -115,6 +116,21 @@ class _OnnxRuntimeEngine(PaddedEngine):
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return outputs
+
+
+def _session_reasons() -> list[str]:
+    """Why it does not open a graph of one operator, in the formats that :func:`export_onnx` writes."""
+    import onnx
+    import onnxruntime
+
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU])
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        return [f"onnxruntime does not open a graph of opset {OPSET} ({root_cause(error)}); {extra('cpu')}"]
+    return []
 
 
 def _place(x: torch.Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:

@@ -13,7 +13,7 @@ from prism_engines.backends.padded import PaddedEngine
 from prism_engines.backends.reasons import extra, module_reasons, precision_reasons
 from prism_engines.errors import EngineBuildError
 from prism_engines.graph import Graph
-from prism_engines.quiet import quiet, root_cause
+from prism_engines.quiet import quiet
 from prism_engines.spec import EngineSpec, Precision
 
 #: OpenVINO's own choice on a CPU with bfloat16 is bfloat16, so float32 must be asked for.
@@ -46,7 +46,7 @@ class OpenVinoBackend:
         """Why an engine cannot run here."""
         if missing := module_reasons("openvino", remedy=extra("cpu")):
             return missing
-        return [*precision_reasons(self.name, self.precisions, spec), *_bf16_reasons(spec)]
+        return [*precision_reasons(self.name, self.precisions, spec), *(_device_reasons() or _bf16_reasons(spec))]
 
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
         """Write OpenVINO's form of the float32 graph."""
@@ -58,7 +58,7 @@ class OpenVinoBackend:
                 model = openvino.Core().read_model(source)
                 openvino.save_model(model, folder / FILE, compress_to_fp16=False)
         except RuntimeError as error:
-            raise EngineBuildError(f"openvino refuses part {spec.part}: {root_cause(error)}") from error
+            raise EngineBuildError(f"openvino refuses part {spec.part}: {_reason(error)}") from error
 
     def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
         """Compile the stored graph for this CPU; streams share the weights and divide torch's number of threads."""
@@ -88,6 +88,22 @@ class _OpenVinoEngine(PaddedEngine):
         # Inputs are read in place. Outputs are the request's own memory, which the next run overwrites: copied.
         results = handle.infer(arrays, share_inputs=True, share_outputs=True)
         return tuple(torch.from_numpy(results[name].copy()) for name in self.spec.outputs)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The line of a message that says something; the places in OpenVINO's source that it passed come before."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception from ")), "no message")
+
+
+def _device_reasons() -> list[str]:
+    import openvino
+
+    try:  # the list of its devices would start every other one too
+        openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    except RuntimeError as error:
+        return [f"openvino has no CPU device ({_reason(error)}); reinstall it, {extra('cpu')}"]
+    return []
 
 
 def _bf16_reasons(spec: EngineSpec) -> list[str]:

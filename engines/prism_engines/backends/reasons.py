@@ -41,4 +41,7 @@ def cuda_reasons() -> list[str]:
     """A sentence when torch cannot use a GPU."""
     if torch.cuda.is_available():
         return []
-    return ["torch sees no CUDA GPU; run on a machine with an NVIDIA GPU and its driver"]
+    if torch.version.cuda is None:
+        return ["torch sees no CUDA GPU, for it is built without CUDA; install the CUDA build from its package index"]
+    machine = f"an NVIDIA GPU and a driver for CUDA {torch.version.cuda}"
+    return [f"torch sees no CUDA GPU; run on a machine with {machine}"]

@@ -7,6 +7,7 @@ library measures its kernels, so it builds on the GPU that will run them.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from prism_engines.backends.padded import PaddedEngine
 from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
 from prism_engines.errors import EngineBuildError, EngineInputError
 from prism_engines.graph import Graph
+from prism_engines.quiet import root_cause
 from prism_engines.spec import EngineSpec, Precision
 
 FILE = "model.engine"
@@ -74,7 +76,8 @@ class TensorRtBackend:
         missing = [*self._missing(), *module_reasons("onnx", "onnxscript", remedy=extra("trt"))]
         gpu = cuda_reasons() if self.name == "tensorrt" else []
         builds = [f"data-centre TensorRT builds on its target GPU only: {reason}" for reason in gpu]
-        return [*missing, *precision_reasons(self.name, self.precisions, spec), *builds]
+        reasons = [*missing, *precision_reasons(self.name, self.precisions, spec), *builds]
+        return reasons or _builder_reasons(self.name)
 
     def run_reasons(self, spec: EngineSpec) -> list[str]:
         """Why an engine cannot run here."""
@@ -177,6 +180,23 @@ def _logger(trt: Any) -> Any:
                 self.first_error = message.strip().splitlines()[0]
 
     return Logger()
+
+
+@functools.cache
+def _builder_problem(module: str) -> str:
+    """What the library says when it is asked for a builder, which takes it seconds; empty when it makes one."""
+    trt = importlib.import_module(module)
+    logger = _logger(trt)
+    try:
+        trt.Builder(logger).create_network(0)
+    except Exception as error:  # the binding's own, when the library gave it nothing
+        return root_cause(error) if logger.first_error == "no message" else str(logger.first_error)
+    return ""
+
+
+def _builder_reasons(module: str) -> list[str]:
+    problem = _builder_problem(module)
+    return [f"{module} makes no builder ({problem}); mend the NVIDIA driver, or {REMEDIES[module]}"] if problem else []
 
 
 def _first_error(parser: Any) -> str:

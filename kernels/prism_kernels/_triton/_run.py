@@ -3,11 +3,14 @@
 The interpreter is entered by us and not by decorating under ``TRITON_INTERPRET``: Triton reads that variable when a
 function is decorated, its own library included, so a process that imported Triton before would get half of each. As a
 consequence one process can both interpret a kernel and compile it.
+
+Only this file reaches into Triton's interpreter: a new Triton that breaks it is mended here.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +44,33 @@ def recording() -> Iterator[list[Launch]]:
         yield seen
     finally:
         _recorders.remove(seen.append)
+
+
+@contextmanager
+def counting(launches: list[Launch]) -> Iterator[tuple[Counter[int], Counter[int]]]:
+    """Add up the bytes of unmasked elements that interpreted kernels load and store, by the number of launches."""
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    loaded, stored = Counter[int](), Counter[int]()
+    load, store = builder.create_masked_load, builder.create_masked_store
+
+    def count(pointers: Any, mask: Any) -> int:
+        bits: int = pointers.get_element_ty().primitive_bitwidth
+        return int(mask.data.sum()) * max(8, bits) // 8
+
+    def counted_load(ptrs: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+        loaded[len(launches)] += count(ptrs, mask)
+        return load(ptrs, mask, *rest, **named)
+
+    def counted_store(ptrs: Any, data: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+        stored[len(launches)] += count(ptrs, mask)
+        return store(ptrs, data, mask, *rest, **named)
+
+    builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
+    try:
+        yield loaded, stored
+    finally:
+        del builder.create_masked_load, builder.create_masked_store
 
 
 def run(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any) -> None:

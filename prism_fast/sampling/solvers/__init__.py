@@ -1,7 +1,7 @@
 """Solvers by name, one a file."""
 
 from prism_fast.config import SolverName
-from prism_fast.sampling.grid import Grid
+from prism_fast.sampling.noise_schedule import Grid
 from prism_fast.sampling.solvers.base import Solver
 from prism_fast.sampling.solvers.ddim import DDIM
 from prism_fast.sampling.solvers.dpmpp_2m import DPMSolverPP2M

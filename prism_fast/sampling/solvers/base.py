@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from prism_kernels import LinearUpdate
 
-from prism_fast.sampling.grid import Grid
+from prism_fast.sampling.noise_schedule import Grid
 
 # What a linear step multiplies: latents, predicted clean latents, previous prediction (0 where none is used).
 Weights = tuple[float, float, float]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from prism_kernels import LinearUpdate, UpdateNoise, counter_noise
 
-from prism_fast.sampling.grid import Grid
 from prism_fast.sampling.noise import Stream
+from prism_fast.sampling.noise_schedule import Grid
 from prism_fast.sampling.solvers.base import Solver, Weights
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from prism_engines.errors import UnsupportedOpError
 from prism_engines.lowerings.convolution import convolution_backward
-from prism_engines.vjp import trace_forward
 from torch import nn
 
 from tests.engines.gradients import check, image, layer, randomise
+from tests.engines.tracing import trace_forward
 
 CONVOLUTIONS = [
     # kernel, stride, padding, dilation, groups, bias, height, width

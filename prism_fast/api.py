@@ -1,0 +1,268 @@
+"""The public Python API: what the commands do, as functions; ``import prism_fast`` gives them.
+
+Each prepares the process as the command line does (torch's threads, quiet libraries) and then calls the room that does
+the work. ``config`` is what :func:`prism_fast.load_config` gave; paths may be strings, and a run's may be
+``s3://BUCKET/RUN`` where a local directory is not asked for. Errors are :class:`prism_fast.errors.PrismError` with one
+line that says what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prism_fast.compile.command import Outcome
+    from prism_fast.config import RunConfig
+    from prism_fast.dataset.record import Record
+    from prism_fast.distillation.trainer import Result
+    from prism_fast.evaluation.comparison import Scored
+    from prism_fast.operations.verify import Verdict
+    from prism_fast.selection.select import Selection
+    from prism_fast.workers.launch.job import LauncherName
+    from prism_fast.workers.rank import Rank
+    from prism_fast.workers.stop import Stop
+    from prism_fast.workers.synthesize import Summary
+
+#: (done, in all, a number that says how it goes)
+Progress = Callable[[int, int, float], None]
+Log = Callable[[str], None]
+_LOG = logging.getLogger("prism_fast")
+
+
+def build_engines(
+    config: RunConfig,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    parts: Sequence[str] = (),
+    store: Path | str | None = None,
+    log: Log = _LOG.info,
+) -> Outcome:
+    """Compile what a run computes, the energy gradient included; each engine is kept only if it agrees with eager.
+
+    Args:
+        config: the run.
+        backend: ``auto`` (all that can run here), ``all`` (all that can build here), or a name.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        parts: which parts; none means those that the configuration computes.
+        store: where engines are kept; the user's own store when not given.
+        log: told what is built.
+
+    Raises:
+        InputError: an unknown part or precision, or bad models. RunError: no backend gives one of the parts.
+        EngineError: a backend is unknown, or was named and cannot do it.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.compile.command import build_all
+    from prism_fast.compile.tune import with_tuned_batch
+
+    where = _path(store)
+    return build_all(with_tuned_batch(config, where), backend, precision, tuple(parts), where, log)
+
+
+def synthesize(
+    config: RunConfig,
+    out: Path | str,
+    *,
+    store: Path | str | None = None,
+    launch: LauncherName | None = None,
+    workers: int = 1,
+    rank: Rank | None = None,
+    progress: Progress | None = None,
+    finished: Callable[[Record], None] | None = None,
+    log: Log = _LOG.info,
+    stop: Stop | None = None,
+) -> Summary:
+    """Make a run, or what is missing of it; called again after an interruption it goes on and ends with the same bytes.
+
+    Args:
+        config: what to make.
+        out: the run's directory, or ``s3://BUCKET/RUN``.
+        store: where compiled engines are kept; the user's own store when not given.
+        launch: what starts the workers; None is one worker, in this process.
+        workers: how many, with ``local``, ``ray`` and ``slurm``.
+        rank: which of several workers on one directory this process is.
+        progress: told after every shard: images finished, images planned, images a second.
+        finished: told of every shard's record.
+        log: told which engines are built and used.
+        stop: asks to stop; see :func:`prism_fast.workers.stop.stoppable`, which binds it to signals.
+
+    Raises:
+        InputError: bad models, a directory of another run, a launcher that is not installed.
+        RunError: the disk refused, or shards are missing because workers ended.
+        EngineError: a named backend cannot run here. StoppedError: ``stop`` was asked for.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.compile.tune import with_tuned_batch
+    from prism_fast.storage.paths import run_path
+    from prism_fast.workers.launch import Job, start
+    from prism_fast.workers.rank import Rank
+    from prism_fast.workers.stop import Stop
+
+    where = _path(store)
+    job = Job(
+        config=with_tuned_batch(config, where),
+        out=run_path(out),
+        workers=workers,
+        store=where,
+        rank=rank or Rank(),
+        progress=progress,
+        log=log,
+        stop=stop or Stop(),
+        finished=finished,
+    )
+    return start(launch, job)
+
+
+def verify(run: Path | str, *, progress: Progress | None = None) -> Verdict:
+    """Check that every planned image is there exactly once and every byte is as recorded.
+
+    Args:
+        run: the run's directory, or ``s3://BUCKET/RUN``.
+        progress: told after every shard: shards checked, shards planned, MB a second.
+
+    Raises:
+        DataError: not a run directory. RunError: a shard cannot be read.
+    """
+    from prism_fast.operations.verify import verify as check
+    from prism_fast.storage.paths import run_path
+
+    return check(run_path(run), progress)
+
+
+def select(
+    run: Path | str,
+    *,
+    per_class: int | None = None,
+    keep: float | None = None,
+    quotas: Mapping[str, int] | None = None,
+    max_energy: float | None = None,
+    agree: bool = False,
+    duplicates: float | None = None,
+    device: str = "cpu",
+    phase: Callable[[str], AbstractContextManager[Progress]] | None = None,
+) -> Selection:
+    """Choose which images of a finished run are trained on, lowest energies first; then ``distill.selection=true``.
+
+    Args:
+        run: the run's directory.
+        per_class: keep at most so many of each class.
+        keep: keep this share of each class instead.
+        quotas: another number for some classes, by name.
+        max_energy: refuse higher final free energies.
+        agree: refuse what the teacher takes for another class.
+        duplicates: refuse what has this cosine or more with a kept image of its class.
+        device: where the teacher runs, for ``duplicates``.
+        phase: opens a named phase of the work, whose progress is then told.
+
+    Raises:
+        InputError: settings that contradict each other, a run that is not finished. DataError: not a run directory, a
+            sample that cannot be read. RunError: the disk refused.
+    """
+    from prism_fast.selection.select import named_quotas, silent
+    from prism_fast.selection.select import select as choose
+    from prism_fast.selection.settings import Settings
+    from prism_fast.storage.paths import run_path
+
+    path = run_path(run)
+    settings = Settings(per_class, keep, named_quotas(path, quotas or {}), max_energy, agree, duplicates)
+    if duplicates is not None:
+        from prism_fast.models.device import require_device
+        from prism_fast.process import prepare
+
+        prepare()
+        require_device(device)
+    return choose(path, settings, device=device, phase=phase or silent)
+
+
+def distill(
+    config: RunConfig,
+    run: Path | str,
+    out: Path | str,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Result:
+    """Train a student on a synthesized dataset; called again after an interruption it goes on.
+
+    Args:
+        config: the recipe (``distill``) and, for ``distill.teacher: live``, the teacher.
+        run: the run's directory.
+        out: where the student and its checkpoint go.
+        device: where student and teacher compute.
+        progress: told every few steps: steps done, steps in all, loss.
+
+    Raises:
+        InputError: an unknown student or device, a loader that cannot run, a checkpoint of another recipe.
+        DataError: shards or a teacher that cannot be read. RunError: the loss is not finite, or the disk refused.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.distillation.run import distill_run
+    from prism_fast.storage.paths import local_path
+
+    return distill_run(config, local_path(run), local_path(out), device=device, progress=progress)
+
+
+def evaluate(classifier: Path | str, pictures: Path | str = "minis", *, batch_size: int = 128) -> list[Scored]:
+    """Top-1 and top-5 on real pictures, a result for each test set.
+
+    Args:
+        classifier: a directory, a timm model name, or ``minis`` for the bundled teacher.
+        pictures: an ImageFolder directory, or ``minis`` for the bundled test sets.
+        batch_size: pictures seen at once.
+
+    Raises:
+        InputError: no such classifier. DataError: a wrong directory, or no pictures in it.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.evaluation.comparison import score
+    from prism_fast.evaluation.real_sets import held_out_sets
+    from prism_fast.models.bundled import resolve
+    from prism_fast.models.classifier import load_classifier
+
+    network = load_classifier(resolve(str(classifier), "teacher"))
+    sets = held_out_sets(str(pictures), network.config.image_size)
+    return [score(str(classifier), network, name, images, batch_size) for name, images in sets.items()]
+
+
+def report(run: Path | str, out: Path | str | None = None, *, picture: Path | str | None = None) -> Path:
+    """Write one self-contained HTML page about a run; gives its path.
+
+    Args:
+        run: what ``synthesize`` or ``demo`` wrote.
+        out: the HTML file; ``report.html`` in the run when not given.
+        picture: also write a PNG there: the first four images of each class.
+
+    Raises:
+        DataError: there is no run. InputError: there can be no such file. RunError: the disk refused.
+    """
+    from prism_fast.dataset.shard_set import ShardSet
+    from prism_fast.evaluation.gather import gather, main_run
+    from prism_fast.evaluation.picture import save_class_grid
+    from prism_fast.evaluation.report import build_report
+    from prism_fast.storage.paths import local_path
+
+    path = local_path(run)
+    main = main_run(path)
+    page = build_report(gather(path), _path(out) or path / "report.html")
+    if picture is not None:
+        save_class_grid(list(ShardSet.discover(main).samples()), 4, local_path(picture))
+    return page
+
+
+def _path(given: Path | str | None) -> Path | None:
+    from prism_fast.storage.paths import local_path
+
+    return None if given is None else local_path(given)

@@ -1,0 +1,276 @@
+"""One document describes a run: frozen pydantic models, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from prism_fast.config.identity import hash_of
+from prism_fast.errors import ConfigError
+
+Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
+BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
+EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient", "teacher"]
+SolverName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
+
+
+MOST_SHARDS = 999_999
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _require_part(name: str, part: tuple[float, float]) -> None:
+    low, high = part
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"{name} must satisfy 0 <= from < to <= 1, got {low}, {high}")
+
+
+def _batch_size(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"expected a whole number from 1 on, or auto, got {value!r}")
+
+
+BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size, json_schema_input_type=int | Literal["auto"])]
+
+
+class ModelsConfig(_Document):
+    """Which networks a run uses. ``minis`` in place of a path means the bundled models."""
+
+    diffusion: str = Field(description="directory in diffusers' format, or 'minis'")
+    teacher: str = Field(description="timm model name, directory with config.json + model.safetensors, or 'minis'")
+    features: str = Field(
+        "minis",
+        description="network for precision/recall, as teacher; not the one that guides; 'minis': EfficientNet-Lite1",
+    )
+    light_decoder: str | None = Field(None, description="diffusers AutoencoderTiny directory (TAESD), or 'minis'")
+
+
+class PromptsConfig(_Document):
+    """Diversified Prompt Engineering: what varies between the prompts of one class."""
+
+    templates: tuple[str, ...] = Field(min_length=1, description="fields: {style} {content} {name} {sense}")
+    styles: tuple[str, ...] = Field(("",), min_length=1)
+    contents: tuple[str, ...] = Field(("{sense}",), min_length=1, description="used by classes without concepts")
+    negative: str = ""
+    blend: bool = Field(False, description="besides each concept, show it joined with the class's next one")
+    use_concepts: bool = Field(True, description="take content from the class's concepts when it has any")
+
+
+class SamplingConfig(_Document):
+    """Diffusion sampling without guidance by energy."""
+
+    solver: SolverName = "dpmpp_2m"
+    steps: int = Field(20, ge=1, le=1000)
+    guidance_scale: float = Field(3.0, ge=1.0, description="classifier-free guidance w")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="part of the steps with classifier-free guidance; the others run one branch"
+    )
+    reuse_every: int = Field(1, ge=1, description="the UNet's deep features are computed at every n-th step")
+    batch_size: BatchSize = Field(16, description="or auto: what 'prism-fast tune' found on this device")
+    height: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(64, ge=8, multiple_of=8)
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SamplingConfig:
+        _require_part("guidance_interval", self.guidance_interval)
+        return self
+
+    @property
+    def fixed_batch_size(self) -> int:
+        """The number of samples of a batch.
+
+        Raises:
+            ConfigError: it is ``auto``; whoever holds the engine store resolves that.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError(
+                "sampling.batch_size is auto, and nobody here knows what 'prism-fast tune' found; give a number"
+            )
+        return self.batch_size
+
+
+class GuidanceConfig(_Document):
+    """Energy-guided Distribution Alignment. All constants are ours; PRISM's are not public to us."""
+
+    enabled: bool = True
+    objective: Objective = "joint"
+    mode: Literal["denoised", "latent"] = "denoised"
+    temperature: float = Field(1.0, gt=0)
+    second_temperature: float = Field(10.0, gt=0, description="contrastive_energy only (EluCD)")
+    scale: float = Field(0.3, ge=0, description="guidance RMS relative to the CFG correction's RMS")
+    window: tuple[float, float] = Field((0.1, 0.8), description="part of the steps that is guided, [from, to)")
+    every: int = Field(1, ge=1, description="compute the gradient at every k-th guided step")
+    settled_below: float | None = Field(
+        None, description="a sample whose objective was below it gets no further gradient; null: all get them"
+    )
+    margin_quantile: float | None = Field(
+        None, ge=0, le=1, description="guide only samples above this quantile of unguided energies; null: all"
+    )
+    margin_samples: int = Field(64, ge=8, description="unguided samples that calibrate the margin")
+    view_scale: tuple[float, float] = Field((0.8, 1.0), description="area of the teacher's random crop")
+    view_flip: bool = True
+    view_size: int | None = Field(None, ge=16, description="side of the view that the gradient sees; null: teacher's")
+    decoder: Literal["full", "light"] = Field("full", description="light: the gradient sees models.light_decoder")
+    max_gradient_rms: float = Field(1e4, gt=0, description="a larger gradient RMS is refused for that sample")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GuidanceConfig:
+        for name in ("window", "view_scale"):
+            _require_part(name, getattr(self, name))
+        return self
+
+
+class EnginesConfig(_Document):
+    """What computes a run. Compiled engines give the same samples within the gate's tolerance, not the same bytes."""
+
+    backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
+    attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
+    gradient_batch: int | None = Field(
+        None, ge=1, description="rows of a compiled gradient at once; null: sampling.batch_size"
+    )
+    fused_norms: bool = Field(False, description="eager only: group norm and SiLU of the decoder in one operator")
+    parts: tuple[EnginePart, ...] = Field(
+        ("text_encoder", "unet", "decoder", "energy_gradient", "teacher"),
+        min_length=1,
+        description="unet: with sampling.reuse_every above 1, its deep and its shallow half",
+    )
+
+
+class SynthesisConfig(_Document):
+    """How many samples, and how they are stored."""
+
+    images: int = Field(640, ge=1)
+    shard_size: int = Field(64, ge=1)
+    image_format: Literal["png", "jpg", "webp"] = "png"
+    quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
+
+    @model_validator(mode="after")
+    def _numbered(self) -> SynthesisConfig:
+        if (shards := -(-self.images // self.shard_size)) > MOST_SHARDS:
+            raise ValueError(
+                f"{shards} shards are more than the {MOST_SHARDS} that six digits number; raise shard_size"
+            )
+        return self
+
+
+class SlurmConfig(_Document):
+    """What each worker asks of Slurm; what is null is left to the cluster's defaults."""
+
+    partition: str | None = None
+    time_min: int = Field(240, ge=1, description="after that the worker is requeued")
+
+
+class LaunchConfig(_Document):
+    """How a run is carried out; nothing here changes a byte of what it makes."""
+
+    pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
+    streams: int = Field(1, ge=1, description="batches denoised at once, each on its share of the threads")
+    lease_s: float = Field(60.0, gt=0, description="a worker that is silent for so long has lost its shard")
+    hold_s: float | None = Field(
+        None, gt=0, description="a shard in hand for longer, as a hung worker's is, is anybody's; null: never"
+    )
+    restarts: int = Field(3, ge=0, description="how often a killed worker is started again, by local and ray")
+    cpus_per_worker: int = Field(1, ge=1, description="cores of a worker under ray and slurm; local shares ours evenly")
+    slurm: SlurmConfig = SlurmConfig()
+
+
+class DistillConfig(_Document):
+    """The distillation recipe; the same for every student of a comparison."""
+
+    student: str = Field("resnet10t", description="timm model name")
+    image_size: int = Field(64, ge=16)
+    steps: int = Field(800, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    temperature: float = Field(3.0, gt=0, description="of the KL term (Hinton et al. 2015)")
+    label_weight: float = Field(0.0, ge=0, le=1, description="weight of hard-label cross-entropy; KL gets the rest")
+    teacher: Literal["stored", "live"] = Field("stored", description="logits from the shards, or a teacher pass")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="0 turns the weight average off")
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    loader: Literal["dali", "torch"] = "dali"
+    selection: bool = Field(False, description="leave out what 'prism-fast select' rejected")
+    checkpoint_every: int = Field(200, ge=1)
+    seed: int = 0
+
+
+class EvaluateConfig(_Document):
+    """Measurements on real held-out pictures."""
+
+    batch_size: int = Field(128, ge=1)
+    neighbours: int = Field(5, ge=1, description="k of precision/recall/density/coverage")
+
+
+class RunConfig(_Document):
+    """Everything that decides what a run makes."""
+
+    name: str
+    seed: int = Field(0, ge=0, lt=2**64, description="key of the counter-based generator, one 64-bit word")
+    labels: str = Field(description="bundled label space or YAML file")
+    models: ModelsConfig
+    prompts: PromptsConfig
+    sampling: SamplingConfig = SamplingConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    engines: EnginesConfig = EnginesConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    launch: LaunchConfig = LaunchConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _differentiable(self) -> RunConfig:
+        if self.engines.fused_norms and self.engines.backend != "eager":
+            raise ValueError("engines.fused_norms is for engines.backend eager; compiled engines fuse by themselves")
+        if not self.guidance.enabled or self.guidance.mode == "denoised":
+            return self
+        if self.engines.backend != "eager":
+            raise ValueError(
+                "guidance.mode latent differentiates the UNet, which only engines.backend eager does; choose denoised"
+            )
+        if self.sampling.reuse_every > 1:
+            raise ValueError("guidance.mode latent differentiates the whole UNet; set sampling.reuse_every to 1")
+        if self.guidance.settled_below is not None:
+            raise ValueError("guidance.mode latent differentiates whole batches; set guidance.settled_below to null")
+        return self
+
+    @model_validator(mode="after")
+    def _corrected(self) -> RunConfig:
+        first, begin = self.guidance.window[0], self.sampling.guidance_interval[0]
+        if self.guidance.enabled and first < begin:
+            raise ValueError(
+                f"guidance.window begins at {first}, before sampling.guidance_interval at {begin}: the energy step is "
+                "measured by the CFG correction; begin the window later or the interval earlier"
+            )
+        if self.models.features == self.models.teacher != "minis":
+            raise ValueError(
+                f"models.features is {self.models.features}, the teacher that guides; precision and recall need a "
+                "network that did not"
+            )
+        if self.guidance.enabled and self.guidance.decoder == "light" and self.models.light_decoder is None:
+            raise ValueError("guidance.decoder is light, but models.light_decoder names none; give its directory")
+        return self
+
+    def run_hash(self) -> str:
+        """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out.
+
+        So is the number of images: sample i is the same in a longer run, and a run can be extended.
+
+        Raises:
+            ConfigError: ``sampling.batch_size`` is still ``auto``.
+        """
+        _ = self.sampling.fixed_batch_size
+        sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
+        data = self.model_dump(mode="json", include=sections)
+        del data["sampling"]["device"], data["synthesis"]["images"]
+        return hash_of(data)

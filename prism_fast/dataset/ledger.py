@@ -1,0 +1,109 @@
+"""``selection.parquet`` in the run directory: what became of every stored sample, and of which data that is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism_fast.dataset.layout import Layout
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.errors import DataError
+from prism_fast.storage.files import replace, writing
+
+#: Why a sample is rejected; "" if it is not.
+REASONS = ("", "energy", "quota", "disagrees", "duplicate")
+_KEY = b"prism-fast"
+_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("shard", pa.int32()),
+        ("label", pa.int32()),
+        ("energy", pa.float64()),
+        ("accepted", pa.bool_()),
+        ("reason", pa.string()),
+        ("duplicate_of", pa.int64()),
+    ]
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One entry a stored sample, in order of index; ``duplicate_of`` is the index that it repeats, else -1.
+
+    Shapes: all (n,). ``reason`` are places in :data:`REASONS`.
+    """
+
+    index: Array
+    shard: Array
+    label: Array
+    energy: Array
+    reason: Array
+    duplicate_of: Array
+
+
+def ledger_path(run: Path) -> Path:
+    """Where a run's selection is."""
+    return run / "selection.parquet"
+
+
+def data_identity(layout: Layout, hashes: Sequence[str]) -> str:
+    """SHA-256 over whose run it is, how long it is, and the tars' own hashes in order, empty ones left out."""
+    return hashlib.sha256(f"{layout.run_hash} {layout.images} {''.join(hashes)}".encode()).hexdigest()
+
+
+def write_ledger(run: Path, ledger: Ledger, settings: Mapping[str, Any], hashes: Sequence[str]) -> Path:
+    """Write the selection, whole or not at all; equal input gives equal bytes.
+
+    Raises:
+        DataError: not a run directory. RunError: the disk refused.
+    """
+    layout, path = RunDirectory(run).layout(), ledger_path(run)
+    facts = {"run_hash": layout.run_hash, "data": data_identity(layout, hashes), "settings": dict(settings)}
+    reasons = pa.array(REASONS).take(pa.array(ledger.reason))
+    repeats = pa.array(ledger.duplicate_of, pa.int64(), mask=ledger.duplicate_of < 0)
+    columns = [ledger.index, ledger.shard, ledger.label, ledger.energy, ledger.reason == 0]
+    table = pa.Table.from_arrays(
+        [*map(pa.array, columns), reasons, repeats],
+        schema=_SCHEMA.with_metadata({_KEY: json.dumps(facts, sort_keys=True).encode()}),
+    )
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    with writing(path):
+        replace(path, buffer.getvalue().to_pybytes())
+    return path
+
+
+def rejected_samples(run: Path, hashes: Sequence[str]) -> dict[int, frozenset[int]]:
+    """Rejected indices by the number of their shard, as the run's selection says.
+
+    Args:
+        run: the run's directory.
+        hashes: SHA-256 of its tars in order, without empty ones.
+
+    Raises:
+        DataError: nothing was selected, or the run has changed since.
+    """
+    path = ledger_path(run)
+    if not path.exists():
+        raise DataError(f"{run} holds no selection; make one with 'prism-fast select {run}'")
+    try:
+        with pq.ParquetFile(path) as file:
+            facts = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            table = file.read(columns=["index", "shard", "accepted"])
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors of content are ValueErrors
+        raise DataError(f"{path} is not a selection; select again with 'prism-fast select {run}'") from error
+    if facts["data"] != data_identity(RunDirectory(run).layout(), hashes):
+        raise DataError(f"{path} was made before {run} changed; select again with 'prism-fast select {run}'")
+    out = ~table.column("accepted").to_numpy()
+    index, shard = table.column("index").to_numpy()[out], table.column("shard").to_numpy()[out]
+    return {int(number): frozenset(index[shard == number].tolist()) for number in np.unique(shard)}

@@ -1,0 +1,116 @@
+"""The plan: one row a sample, written before the first sample is made."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prism_fast.config import RunConfig
+from prism_fast.errors import ConfigError
+from prism_fast.labels.load import load_label_space
+from prism_fast.labels.space import LabelSpace
+from prism_fast.prompts.row import PlanRow
+from prism_fast.prompts.select import plan_row
+from prism_fast.storage.faults import failpoint
+from prism_fast.storage.files import building, parquet_source, read_if_there
+
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("prompt", pa.string()),
+        ("style", pa.string()),
+        ("content", pa.string()),
+        ("negative_prompt", pa.string()),
+    ]
+)
+
+
+def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> list[PlanRow]:
+    """Rows ``start`` to ``stop`` - 1 of the plan.
+
+    Raises:
+        ConfigError: a template of the prompts is wrong.
+    """
+    try:
+        return [plan_row(config.prompts, space, i, config.seed) for i in range(start, stop)]
+    except KeyError as error:
+        raise ConfigError(
+            f"prompts: a template names the unknown field {error}; fields: style, content, name, sense, definition"
+        ) from error
+    except (ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"prompts: a template or content is not a valid format string: {error}") from error
+
+
+def as_table(rows: Sequence[PlanRow]) -> pa.Table:
+    """Plan rows as they are stored."""
+    return pa.table({name: [getattr(row, name) for row in rows] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def build_plan(config: RunConfig, images: int) -> list[PlanRow]:
+    """Rows 0 to ``images`` - 1 of the run's plan. Row i does not depend on ``images``."""
+    return plan_rows(config, load_label_space(config.labels), 0, images)
+
+
+def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Callable[[], None] = lambda: None) -> int:
+    """Write the whole plan to Parquet in bounded memory; returns the number of rows.
+
+    Args:
+        config: the run.
+        path: where it appears, complete; of several workers that write it at once each writes the same rows.
+        chunk: rows in memory.
+        before: called when all rows are written and none is seen yet; what it raises leaves nothing behind.
+
+    Raises:
+        ConfigError: a template is wrong.
+    """
+    space, total = load_label_space(config.labels), config.synthesis.images
+    with building(path) as local:
+        with pq.ParquetWriter(local, SCHEMA) as writer:
+            for start in range(0, total, chunk):
+                writer.write_table(as_table(plan_rows(config, space, start, min(start + chunk, total))))
+        before()
+    failpoint("plan-written")
+    return total
+
+
+def is_whole_plan(path: Path, images: int) -> bool:
+    """Whether a plan of that many rows lies there, as after neither a power cut nor a change of the run's length."""
+    data = read_if_there(path)
+    try:
+        return data is not None and bool(pq.read_metadata(pa.BufferReader(data)).num_rows == images)
+    except pa.ArrowInvalid:
+        return False
+
+
+class PlanFile:
+    """A plan on disk, read one row group at a time, so that a million rows never lie in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = pq.ParquetFile(parquet_source(path))
+        groups = self._file.metadata.num_row_groups
+        self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
+        self._latest: tuple[int, pa.Table] | None = None
+
+    def rows(self, start: int, count: int) -> list[PlanRow]:
+        """Rows ``start`` to ``start + count`` - 1, or as many of them as there are."""
+        found: list[PlanRow] = []
+        group = bisect_right(self._ends, start)
+        while len(found) < count and group < len(self._ends):
+            table, first = self._group(group), self._ends[group - 1] if group else 0
+            part = table.slice(start + len(found) - first, count - len(found))
+            found += map(PlanRow, *(part.column(name).to_pylist() for name in SCHEMA.names))
+            group += 1
+        return found
+
+    def _group(self, group: int) -> pa.Table:
+        if self._latest is None or self._latest[0] != group:
+            self._latest = (group, self._file.read_row_group(group))
+        return self._latest[1]

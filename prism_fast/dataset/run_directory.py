@@ -1,0 +1,220 @@
+"""A run directory: whose it is, and what it is finished with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from prism_fast.config import RunConfig
+from prism_fast.dataset.card import dataset_card
+from prism_fast.dataset.layout import Layout
+from prism_fast.dataset.plan import PlanFile, is_whole_plan, write_plan
+from prism_fast.dataset.record import Record, finished_shards, read_record
+from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.storage.faults import failpoint
+from prism_fast.storage.files import (
+    create,
+    make_folder,
+    names,
+    read,
+    reading,
+    replace,
+    sweep,
+    sync_directory,
+)
+from prism_fast.storage.paths import in_store
+
+
+class RunDirectory:
+    """``run.json``, ``plan.parquet``, ``shards/``, then ``manifest.parquet`` and ``README.md``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shards = path / "shards"
+
+    @property
+    def manifest(self) -> Path:
+        """One row a shard, written when the run is finished."""
+        return self.path / "manifest.parquet"
+
+    def exists(self) -> bool:
+        """Whether it is a run's already."""
+        with reading(self.path):
+            return (self.path / "run.json").exists()
+
+    def claim(self, config: RunConfig) -> None:
+        """Make the directory this run's, or go on if it already is.
+
+        Raises:
+            InputError: it belongs to another run, or cannot be written.
+        """
+        facts = self.path / "run.json"
+        try:
+            make_folder(self.path)
+            if facts.exists():
+                self.check_owner(config)
+            plan = self.path / "plan.parquet"
+            if not facts.exists() or not is_whole_plan(plan, config.synthesis.images):
+                write_plan(config, plan, before=lambda: self._own(config))  # a wrong template owns no directory
+                sync_directory(self.path)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
+
+    def _own(self, config: RunConfig) -> None:
+        document = {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}
+        if not create(self.path / "run.json", json.dumps(document, indent=1).encode()):
+            self.check_owner(config)
+
+    def check_owner(self, config: RunConfig) -> None:
+        """Refuse another run's directory.
+
+        Raises:
+            InputError: it belongs to another run, or to a shorter or longer one. DataError: its ``run.json`` is not a
+                run's.
+        """
+        facts = self.path / "run.json"
+        try:
+            data = json.loads(read(facts))
+            owner, held = data["run_hash"], data["config"]["synthesis"]["images"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise InputError(f"cannot read {facts}: {error.strerror or error}; choose another --out") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{facts} is not a run's; choose an empty --out") from error
+        if owner != config.run_hash():
+            raise InputError(
+                f"{self.path} belongs to run {owner[:12]}, but this configuration is run {config.run_hash()[:12]}; "
+                "choose another --out"
+            )
+        if held != (wanted := config.synthesis.images):
+            raise InputError(
+                f"{self.path} is a run of {held} images, but {wanted} are asked for; 'prism-fast extend {self.path} "
+                "--images N' makes it longer, or choose another --out"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """``run.json``.
+
+        Raises:
+            DataError: this is not a run directory.
+        """
+        facts = self.path / "run.json"
+        try:
+            data: dict[str, Any] = json.loads(read(facts))
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            raise DataError(f"{self.path} is not a run directory: no readable run.json") from error
+        except OSError as error:
+            raise DataError(f"cannot read {facts}: {error.strerror or error}; make it readable first") from error
+        if not isinstance(data, dict) or not {"run_hash", "config"} <= data.keys():
+            raise DataError(f"{facts} is not a run's: it lacks run_hash or config")
+        return data
+
+    def config(self) -> RunConfig:
+        """The configuration that the run was begun with.
+
+        Raises:
+            DataError: not a run directory, or a configuration of another version.
+        """
+        try:
+            return RunConfig.model_validate(self.facts()["config"])
+        except ValidationError as error:
+            raise DataError(
+                f"{self.path / 'run.json'} holds no configuration of this version; make the run again"
+            ) from error
+
+    def layout(self) -> Layout:
+        """How ``run.json`` cuts the run into shards.
+
+        Raises:
+            DataError: this is not a run directory.
+        """
+        facts = self.facts()
+        try:
+            sizes = facts["config"]["synthesis"]
+            return Layout(facts["run_hash"], sizes["images"], sizes["shard_size"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks config.synthesis") from error
+
+    def plan(self) -> PlanFile:
+        """The plan, opened."""
+        return PlanFile(self.path / "plan.parquet")
+
+    def records(self) -> dict[int, Record]:
+        """Finished shards."""
+        return finished_shards(self.shards)
+
+    def done(self) -> set[int]:
+        """Shards that have a record, which is not read."""
+        with reading(self.shards):
+            found = names(self.shards)
+        return {int(name[:6]) for name in found if len(name) == 11 and name[:6].isdigit() and name.endswith(".json")}
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard has a record."""
+        with reading(self.shards):
+            return (self.shards / f"{shard:06d}.json").exists()
+
+    def record(self, shard: int) -> Record:
+        """The record of a finished shard.
+
+        Raises:
+            DataError: it is not a record. RunError: it cannot be read.
+        """
+        return read_record(self.shards / f"{shard:06d}.json")
+
+    def missing(self) -> list[int]:
+        """Planned shards without a record."""
+        done = self.done()
+        return [shard for shard in range(self.layout().shards) if shard not in done]
+
+    def images_done(self) -> int:
+        """Planned images of the shards that have a record; 0 for a directory that is no run yet."""
+        if not self.exists():
+            return 0
+        layout = self.layout()
+        return sum(layout.extent(shard)[1] for shard in self.done() if shard < layout.shards)
+
+    def clean_temporaries(self) -> None:
+        """Remove what dead attempts left behind: what they were writing, and their claims on what is finished."""
+        sweep(self.path)
+        sweep(self.shards)
+        with reading(self.shards):
+            for lease in self.shards.glob("*.lease"):
+                if any((folder / f"{lease.stem}.json").exists() for folder in (self.shards, self.path)):
+                    lease.unlink(missing_ok=True)
+
+    def finish(self, config: RunConfig) -> None:
+        """Write the manifest and the dataset card."""
+        records = [record for _, record in sorted(self.records().items())]
+        rows = [json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"})) for r in records]
+        table = pa.BufferOutputStream()
+        try:
+            pq.write_table(pa.Table.from_pylist(rows), table)
+            replace(self.manifest, table.getvalue().to_pybytes())
+            failpoint("manifest-written")
+            replace(self.path / "README.md", dataset_card(config, records).encode())
+            failpoint("card-written")
+            self.clean_temporaries()
+        except OSError as error:
+            raise RunError(f"cannot write the manifest of {self.path}: {error.strerror or error}") from error
+
+
+def require_free(path: Path, size_bytes: int) -> None:
+    """Refuse to start a run that the disk cannot hold; an object store has room.
+
+    Raises:
+        InputError: fewer bytes are free than the run is expected to need.
+    """
+    if in_store(path):
+        return
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size_bytes:
+        raise InputError(f"{path} has {free / 1e6:.0f} MB free, the run needs about {size_bytes / 1e6:.0f} MB")

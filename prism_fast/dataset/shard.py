@@ -1,0 +1,239 @@
+"""Read a finished shard: the one reader of its samples.
+
+Three files make a shard: ``NNNNNN.tar``, its DALI index ``NNNNNN.idx``, which says where in the tar each part of a
+sample lies, and its record ``NNNNNN.json``, which is written last. A tar without a record does not exist for us.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from prism_fast.dataset.record import Record
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.tar_scan import Member, hash_only
+from prism_fast.errors import DataError
+
+Logits = np.ndarray[Any, np.dtype[np.float16]]
+_BLOCK = 512
+_END_OF_ARCHIVE = bytes(2 * _BLOCK)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample's line of an index: where its parts lie in the tar; ``meta`` is the ``.json``."""
+
+    index: int
+    image: Member
+    label: Member
+    logits: Member
+    meta: Member
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard of a folder and its record; the samples of ``rejected`` indices are not read."""
+
+    folder: Path
+    record: Record
+    rejected: frozenset[int] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What its three files are called."""
+        return f"{self.record.shard:06d}"
+
+    @property
+    def tar(self) -> Path:
+        """The samples."""
+        return self.folder / f"{self.name}.tar"
+
+    @property
+    def index(self) -> Path:
+        """Where in the tar each part of a sample lies."""
+        return self.folder / f"{self.name}.idx"
+
+    @property
+    def kept(self) -> int:
+        """Number of samples that are read."""
+        return self.record.rows - len(self.rejected)
+
+    def without(self, rejected: frozenset[int]) -> Shard:
+        """The same shard without some indices."""
+        return replace(self, rejected=rejected)
+
+    def entries(self) -> list[Entry]:
+        """Every sample that is not rejected, in order.
+
+        Raises:
+            DataError: the index is malformed, or does not belong to this record.
+        """
+        return [entry for _, entry in self._lines()]
+
+    def index_text(self) -> str:
+        """An index in DALI's format of the samples that are not rejected.
+
+        Raises:
+            DataError: the index does not belong to this record.
+        """
+        return "\n".join([f"v1.2 {self.kept}", *(line for line, _ in self._lines())]) + "\n"
+
+    def _lines(self) -> list[tuple[str, Entry]]:
+        rows = self.record.rows
+        try:
+            lines = self.index.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.index} cannot be read ({error}); 'prism-fast verify' says what to do") from error
+        if not lines or lines[0].split() != ["v1.2", str(rows)]:
+            found = lines[0] if lines else "an empty file"
+            raise DataError(f"{self.index}: expected the header 'v1.2 {rows}', found {found!r}; rebuild the shard")
+        if len(lines) != rows + 1:
+            raise DataError(f"{self.index}: expected {rows} samples, found {len(lines) - 1}; rebuild the shard")
+        entries = [(line, self._entry(line)) for line in lines[1:]]
+        return [(line, entry) for line, entry in entries if entry.index not in self.rejected]
+
+    def _entry(self, line: str) -> Entry:
+        words, extension = line.split(), self.record.image_ext
+        try:
+            members = {
+                ext: Member(name, int(offset), int(size))
+                for ext, offset, size, name in zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
+            }
+            index, *_ = words[3].split(".")
+            entry = Entry(int(index), *(members[ext] for ext in (extension, "label", "logits", "json")))
+        except (KeyError, ValueError, IndexError) as error:
+            wanted = f"{extension}, label, logits, json"
+            raise DataError(f"{self.index}: a sample lacks one of {wanted}: {line[:80]!r}") from error
+        if entry.label.size != 4 or entry.logits.size != 2 * self.record.classes:
+            raise DataError(
+                f"{self.tar}: expected a 4-byte label and {self.record.classes} float16 logits, found "
+                f"{entry.label.size} and {entry.logits.size} bytes; the shard was written for another label space"
+            )
+        return entry
+
+    @contextmanager
+    def open(self) -> Iterator[ShardReader]:
+        """The parts of its samples, while inside.
+
+        Raises:
+            DataError: the tar cannot be opened.
+        """
+        try:
+            stream = self.tar.open("rb")
+        except OSError as error:
+            raise self.unreadable(error) from error
+        with stream:
+            yield ShardReader(self, cast(BinaryIO, stream))
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample that is not rejected, decoded, in order.
+
+        Raises:
+            DataError: the shard cannot be read; no sample of a damaged one is taken for whole.
+        """
+        with self.open() as reader:
+            for entry in self.entries():
+                yield reader.sample(entry)
+
+    def unreadable(self, error: object) -> DataError:
+        """The error to raise when a part cannot be read."""
+        return DataError(f"{self.tar} cannot be read ({error}); 'prism-fast verify' says what to do")
+
+    def check(self) -> None:
+        """Compare tar, index and record by size and structure; cheap, reads a few blocks.
+
+        Raises:
+            DataError: a file is missing, the tar is truncated, or the index disagrees with it.
+        """
+        for path in (self.tar, self.index):
+            if not path.is_file():
+                raise DataError(f"{path} is missing although {self.name}.json says the shard is finished")
+        parts = (member for e in self.entries() for member in (e.image, e.label, e.logits))
+        last = max(parts, key=lambda member: member.offset)
+        size = self.tar.stat().st_size
+        if size < last.offset + last.size + len(_END_OF_ARCHIVE) or size % _BLOCK:
+            raise DataError(f"{self.tar} is truncated: {size} bytes; synthesize the shard again")
+        with self.tar.open("rb") as file:
+            file.seek(last.offset - _BLOCK)
+            header = file.read(_BLOCK)
+            file.seek(-len(_END_OF_ARCHIVE), 2)
+            tail = file.read()
+        if tail != _END_OF_ARCHIVE:
+            raise DataError(f"{self.tar} is truncated: no end-of-archive mark; synthesize the shard again")
+        if header[257:262] != b"ustar":
+            raise DataError(f"{self.index} does not belong to {self.tar.name}: no member at byte {last.offset}")
+
+    def verify(self) -> None:
+        """Compare the tar with the SHA-256 of its record.
+
+        Raises:
+            DataError: the bytes differ.
+        """
+        if (found := hash_only(self.tar)) != self.record.sha256:
+            raise DataError(f"{self.tar}: SHA-256 is {found[:12]}…, its record says {self.record.sha256[:12]}…")
+
+
+class ShardReader:
+    """Random access to the parts of an open shard's samples.
+
+    Raises (every method):
+        DataError: the part cannot be read, or is not what its extension says.
+    """
+
+    def __init__(self, shard: Shard, stream: BinaryIO) -> None:
+        self._shard, self._stream = shard, stream
+
+    def image_bytes(self, entry: Entry) -> bytes:
+        """The encoded image."""
+        return self._read(entry.image)
+
+    def image(self, entry: Entry) -> torch.Tensor:
+        """The decoded image, uint8 (3, h, w)."""
+        data = self._read(entry.image)
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                pixels = np.array(picture.convert("RGB"))
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            extension = self._shard.record.image_ext
+            raise self._shard.unreadable(f"sample {entry.index} is no {extension}: {error}") from error
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def label(self, entry: Entry) -> int:
+        """The class."""
+        return int(np.frombuffer(self._read(entry.label), "<i4")[0])
+
+    def logits(self, entry: Entry) -> Logits:
+        """The teacher's logits, float16 (classes,)."""
+        return np.frombuffer(self._read(entry.logits), "<f2")
+
+    def meta(self, entry: Entry) -> dict[str, Any]:
+        """What the ``.json`` says: prompt, energies and so on."""
+        try:
+            data: dict[str, Any] = json.loads(self._read(entry.meta))
+        except ValueError as error:
+            raise self._shard.unreadable(f"sample {entry.index} has no JSON: {error}") from error
+        return data
+
+    def sample(self, entry: Entry) -> Sample:
+        """All of it, decoded."""
+        logits = torch.from_numpy(self.logits(entry).astype(np.float32))
+        return Sample(entry.index, self.image(entry), self.label(entry), logits, self.meta(entry))
+
+    def _read(self, member: Member) -> bytes:
+        try:
+            self._stream.seek(member.offset)
+            data = self._stream.read(member.size)
+        except OSError as error:
+            raise self._shard.unreadable(error.strerror or error) from error
+        if len(data) != member.size:  # a tar cut between two members reads without an error
+            raise self._shard.unreadable(f"{member.name} is cut short")
+        return data

@@ -1,0 +1,51 @@
+"""Train the student that a run's configuration asks for: its data, its teacher, its normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prism_fast.config import RunConfig
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation.student import MEAN, STD
+from prism_fast.distillation.teacher import LiveTeacher
+from prism_fast.distillation.trainer import Progress, Result, train_student
+from prism_fast.models.bundled import resolve
+from prism_fast.models.classifier import load_classifier
+from prism_fast.models.device import require_device
+
+
+def distill_run(
+    config: RunConfig, run: Path, out: Path, *, device: str = "cpu", progress: Progress | None = None
+) -> Result:
+    """Train a student on the shards of ``run``, or continue where an earlier call stopped.
+
+    Its targets are the logits that the shards store, or with ``distill.teacher: live`` those of the configured teacher,
+    whose normalisation the student then shares.
+
+    Args:
+        config: the recipe, and the teacher.
+        run: the run's directory.
+        out: where the student and its checkpoint go.
+        device: where student and teacher compute.
+        progress: told every few steps: steps done, steps in all, loss.
+
+    Raises:
+        InputError: an unknown student or device, a loader that cannot run, a checkpoint of another recipe.
+        DataError: shards or a teacher that cannot be read, or a teacher of another class count.
+        RunError: the loss is not finite, or the disk refused.
+    """
+    require_device(device)
+    shards = ShardSet.discover(run, config.distill.selection)
+    if config.distill.teacher == "stored":
+        return train_student(config.distill, shards, out, mean=MEAN, std=STD, device=device, progress=progress)
+    classifier = load_classifier(resolve(config.models.teacher, "teacher"))
+    return train_student(
+        config.distill,
+        shards,
+        out,
+        teacher=LiveTeacher(classifier).to(device),
+        mean=classifier.config.mean,
+        std=classifier.config.std,
+        device=device,
+        progress=progress,
+    )

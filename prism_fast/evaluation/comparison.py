@@ -1,0 +1,118 @@
+"""Measure teacher, students and synthetic images against held-out real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from prism_fast.dataset.sample import Sample
+from prism_fast.evaluation.accuracy import Accuracy, evaluate_classifier
+from prism_fast.evaluation.energies import free_energies
+from prism_fast.evaluation.features import pooled_features
+from prism_fast.evaluation.pictures import Pictures
+from prism_fast.evaluation.prdc import Prdc, prdc
+from prism_fast.models.classifier import Classifier
+
+
+class Scored(BaseModel):
+    """Accuracy of one network on one test set, as stored in ``evaluation.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    network: str
+    test_set: str
+    n: int
+    top1: float
+    top5: float
+    low: float
+    high: float
+    per_class: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+class ImageSet(BaseModel):
+    """What was measured of one set of synthetic images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    images: int
+    images_per_s: float
+    energies: tuple[float, ...]
+    agreement: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+class Evaluation(BaseModel):
+    """Everything measured, ``evaluation.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scores: tuple[Scored, ...]
+    sets: tuple[ImageSet, ...]
+    real_energies: tuple[float, ...]
+    features: str
+
+    def top1(self, network: str, test_set: str) -> float | None:
+        """Top-1 of a network on a test set, None when it was not measured."""
+        return next((s.top1 for s in self.scores if (s.network, s.test_set) == (network, test_set)), None)
+
+
+def score(name: str, classifier: Classifier, test_set: str, pictures: Pictures, batch_size: int) -> Scored:
+    """Accuracy of one classifier on one test set."""
+    found: Accuracy = evaluate_classifier(
+        classifier.net, pictures.images, pictures.labels, prepare=classifier.prepare, batch_size=batch_size
+    )
+    return Scored(
+        network=name,
+        test_set=test_set,
+        n=found.n,
+        top1=found.top1,
+        top5=found.top5,
+        low=found.top1_interval[0],
+        high=found.top1_interval[1],
+        per_class=found.per_class,
+        confusion=tuple(map(tuple, found.confusion.tolist())),
+    )
+
+
+def features_of(network: Classifier, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Pooled features of uint8 images."""
+    return pooled_features(network.net, images, prepare=network.prepare, batch_size=batch_size)
+
+
+def measure_set(
+    name: str,
+    samples: list[Sample],
+    real_features: torch.Tensor,
+    network: Classifier,
+    k: int,
+    batch_size: int,
+    images_per_s: float,
+) -> ImageSet:
+    """Energies and precision/recall of a synthetic set against features of real pictures (n, d)."""
+    images = torch.stack([s.image for s in samples])
+    logits = torch.stack([s.logits for s in samples])
+    labels = torch.tensor([s.label for s in samples])
+    found: Prdc = prdc(real_features, features_of(network, images, batch_size), k=k)
+    return ImageSet(
+        name=name,
+        images=len(samples),
+        images_per_s=images_per_s,
+        energies=tuple(free_energies(logits).tolist()),
+        agreement=float((logits.argmax(1) == labels).float().mean()),
+        precision=found.precision,
+        recall=found.recall,
+        density=found.density,
+        coverage=found.coverage,
+    )
+
+
+def load_evaluation(path: Path) -> Evaluation | None:
+    """``evaluation.json``, or None when there is none."""
+    return Evaluation.model_validate_json(path.read_text()) if path.is_file() else None

@@ -1,0 +1,216 @@
+"""Gather a directory's runs, students and measurements into a report."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.errors import DataError
+from prism_fast.evaluation.comparison import Evaluation, Scored, load_evaluation
+from prism_fast.evaluation.energies import energy_histogram
+from prism_fast.evaluation.real_sets import KNOWN
+from prism_fast.evaluation.report import (
+    ClassAccuracy,
+    Confusion,
+    Curve,
+    CurveChart,
+    Fact,
+    GuidancePair,
+    Headline,
+    ImageGrid,
+    NumberRow,
+    Picture,
+    Report,
+    Score,
+)
+from prism_fast.labels.load import load_label_space
+
+PER_CLASS, PAIRS = 8, 16
+STUDENT_NAMES = {
+    "guided": "student of guided images",
+    "unguided": "student of unguided images",
+    "real": "student of real images",
+}
+
+
+def _grids(samples: list[Sample]) -> tuple[ImageGrid, ...]:
+    by_class: dict[str, list[Picture]] = defaultdict(list)
+    for sample in samples:
+        name = sample.meta["class_name"]
+        if len(by_class[name]) < PER_CLASS:
+            by_class[name].append(Picture.of(sample.image, sample.meta["prompt"]))
+    return tuple(ImageGrid(name, tuple(pictures)) for name, pictures in by_class.items())
+
+
+def _pairs(unguided: list[Sample], guided: list[Sample]) -> tuple[GuidancePair, ...]:
+    """Same index, noise and prompt: the first pair of each class, none picked by hand."""
+    before = {s.index: s for s in unguided}
+    firsts: dict[int, tuple[Sample, Sample]] = {}
+    for sample in guided:
+        if sample.index in before:
+            firsts.setdefault(sample.label, (before[sample.index], sample))
+    return tuple(
+        GuidancePair(
+            Picture.of(a.image), Picture.of(b.image), b.meta["prompt"], a.meta["energy_after"], b.meta["energy_after"]
+        )
+        for a, b in list(firsts.values())[:PAIRS]
+    )
+
+
+def _curves(students: Path) -> tuple[CurveChart, ...]:
+    histories = {
+        p.parent.parent.name: json.loads(p.read_text()) for p in sorted(students.glob("*/student/history.json"))
+    }
+    charts = []
+    for key, label in (("loss", "distillation loss"), ("agreement", "agreement with the teacher on the batch")):
+        curves = tuple(
+            Curve(STUDENT_NAMES.get(name, name), tuple(h["step"] for h in rows), tuple(h[key] for h in rows))
+            for name, rows in histories.items()
+            if rows and key in rows[0]
+        )
+        if curves:
+            charts.append(CurveChart(label.capitalize(), curves, y_label=label))
+    return tuple(charts)
+
+
+_ROLES: dict[str, Literal["student", "teacher"]] = {"guided": "student", "teacher": "teacher"}
+_HEADLINE = (
+    "images", "images_per_s", "energy_guided", "energy_unguided", "energy_real", "precision", "recall",
+    "precision_unguided", "recall_unguided",
+)  # fmt: skip
+
+
+def _score(s: Scored) -> Score:
+    name = STUDENT_NAMES.get(s.network, s.network)
+    return Score(name, s.top1, s.low, s.high, _ROLES.get(s.network, "baseline"), s.test_set)
+
+
+def _headline(evaluation: Evaluation | None, summary: dict[str, Any]) -> Headline:
+    scores = evaluation.scores if evaluation else ()
+    ordered = sorted(scores, key=lambda s: (s.test_set != KNOWN, s.test_set, s.network != "guided"))
+    return Headline(scores=tuple(map(_score, ordered)), **{n: summary.get(n) for n in _HEADLINE})
+
+
+def _classes(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[tuple[ClassAccuracy, ...], Confusion | None]:
+    found = {s.network: s for s in evaluation.scores if s.test_set == KNOWN}
+    student, teacher = found.get("guided"), found.get("teacher")
+    if student is None:
+        return (), None
+    rows = tuple(
+        ClassAccuracy(name, student.per_class[i], sum(student.confusion[i]), teacher.per_class[i] if teacher else None)
+        for i, name in enumerate(names)
+    )
+    return rows, Confusion(names, student.confusion, "Student of guided images, unseen concepts in known styles")
+
+
+def _numbers(evaluation: Evaluation) -> tuple[NumberRow, ...]:
+    rows = [
+        NumberRow(
+            f"{STUDENT_NAMES.get(s.network, s.network)}, {s.test_set}",
+            round(100 * s.top1, 1),
+            round(50 * (s.high - s.low), 1),
+            "%",
+            f"top-1 of {s.n} real pictures, 95 % interval of the test set",
+        )
+        for s in evaluation.scores
+    ]
+    for made in evaluation.sets:
+        mean = sum(made.energies) / len(made.energies)
+        rows += [
+            NumberRow(f"{made.name}: mean energy", round(mean, 3)),
+            NumberRow(f"{made.name}: teacher agrees with the prompt's class", round(100 * made.agreement, 1), unit="%"),
+            NumberRow(f"{made.name}: images per second", round(made.images_per_s, 2)),
+            NumberRow(
+                f"{made.name}: precision / recall",
+                f"{made.precision:.3f} / {made.recall:.3f}",
+                note=evaluation.features,
+            ),
+            NumberRow(
+                f"{made.name}: density / coverage",
+                f"{made.density:.3f} / {made.coverage:.3f}",
+                note=evaluation.features,
+            ),
+        ]
+    return tuple(rows)
+
+
+def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
+    sampling, guidance, student = config["sampling"], config["guidance"], config["distill"]
+    return (
+        Fact("configuration", config["name"]),
+        Fact("run", run_hash[:16]),
+        Fact("seed", str(config["seed"])),
+        Fact("solver", f"{sampling['solver']}, {sampling['steps']} steps, guidance scale {sampling['guidance_scale']}"),
+        Fact(
+            "energy guidance",
+            f"{guidance['objective']}, scale {guidance['scale']}, gradient at the {guidance['mode']} latent, "
+            f"steps {guidance['window'][0]:.0%}–{guidance['window'][1]:.0%}, every {guidance['every']}",
+        ),
+        Fact(
+            "student",
+            f"{student['student']} at {student['image_size']} px, {student['steps']} steps",
+        ),
+    )
+
+
+def gather(path: Path) -> Report:
+    """A report of a demo directory, or of a single synthesis run.
+
+    Raises:
+        DataError: there is no run at ``path``.
+    """
+    main = main_run(path)
+    facts = RunDirectory(main).facts()
+    guided = list(ShardSet.discover(main).samples())
+    unguided = (
+        list(ShardSet.discover(path / "unguided").samples()) if (path / "unguided" / "run.json").is_file() else []
+    )
+    evaluation = load_evaluation(path / "evaluation.json")
+    summary_file = path / "summary.json"
+    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {"images": len(guided)}
+    energies = {"guided": torch.tensor([s.meta["energy_after"] for s in guided])}
+    if unguided:
+        energies["unguided"] = torch.tensor([s.meta["energy_after"] for s in unguided])
+    if evaluation:
+        energies["real"] = torch.tensor(evaluation.real_energies)
+    names = tuple(c.name for c in load_label_space(facts["config"]["labels"]).classes)
+    classes, confusion = _classes(evaluation, names) if evaluation else ((), None)
+    return Report(
+        title="A student that never saw a real picture" if evaluation else facts["config"]["name"],
+        subtitle=f"prism-fast: {len(guided)} synthetic images of {len(names)} classes",
+        headline=_headline(evaluation, summary),
+        pairs=_pairs(unguided, guided),
+        grids=_grids(guided),
+        energies=energy_histogram(energies, real="real" if evaluation else None),
+        charts=_curves(path / "students"),
+        classes=classes,
+        confusion=confusion,
+        numbers=_numbers(evaluation) if evaluation else (),
+        facts=_facts(facts["config"], facts["run_hash"]),
+        summary=summary,
+        notes=(
+            "Pairs and grids are taken by their place in the plan, not chosen.",
+            "One training seed; intervals are those of the test set's size.",
+        )
+        if evaluation
+        else (),
+    )
+
+
+def main_run(path: Path) -> Path:
+    """The run that a directory is about: its ``guided`` part if it is a demo's, else itself.
+
+    Raises:
+        DataError: neither ``run.json`` nor ``guided/run.json`` is there.
+    """
+    for candidate in (path / "guided", path):
+        if (candidate / "run.json").is_file():
+            return candidate
+    raise DataError(f"{path} holds no run; give what 'prism-fast synthesize' or 'prism-fast demo' wrote")

@@ -1,0 +1,41 @@
+"""Real pictures to measure on: the bundled test sets, or a folder of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_fast.evaluation.pictures import Pictures, load_folder, load_pictures
+from prism_fast.models.bundled import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES, resolve
+
+KNOWN = "unseen concepts, known styles"
+GENERATOR_ONLY = "unseen concepts, styles only the generator knew"
+SHIFT = "unseen concepts, styles nobody knew"
+
+
+@dataclass(frozen=True)
+class RealSets:
+    """Real pictures: the teacher's training pictures, and test sets that nothing was trained on."""
+
+    train: Pictures
+    tests: dict[str, Pictures]
+
+
+def real_sets() -> RealSets:
+    """The bundled pictures."""
+    table = Path(resolve("minis", "pictures"))
+    generator_only = tuple(s for s in GENERATOR_STYLES if s not in TEACHER_STYLES)
+    tests = {KNOWN: TEACHER_STYLES, GENERATOR_ONLY: generator_only, SHIFT: SHIFT_STYLES}
+    return RealSets(
+        load_pictures(table, "train", TEACHER_STYLES),
+        {name: load_pictures(table, "test", styles) for name, styles in tests.items()},
+    )
+
+
+def held_out_sets(pictures: str, image_size: int) -> dict[str, Pictures]:
+    """Test sets by name: the bundled ones for ``minis``, else an ImageFolder directory, resized and cropped.
+
+    Raises:
+        DataError: no such directory, or no class folders with pictures in it.
+    """
+    return real_sets().tests if pictures == "minis" else {pictures: load_folder(Path(pictures), image_size)}

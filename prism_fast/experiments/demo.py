@@ -1,0 +1,155 @@
+"""The whole method on the bundled models: synthesize, distil, measure on real held-out pictures, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from prism_fast.compile.tune import with_tuned_batch
+from prism_fast.config import RunConfig, assign
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation.run import distill_run
+from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored, features_of, measure_set, score
+from prism_fast.evaluation.energies import free_energies
+from prism_fast.evaluation.gather import gather
+from prism_fast.evaluation.judge import load_judge
+from prism_fast.evaluation.real_sets import GENERATOR_ONLY, KNOWN, SHIFT, RealSets, real_sets
+from prism_fast.evaluation.report import build_report
+from prism_fast.experiments.real_pictures import write_pictures
+from prism_fast.models.bundled import resolve
+from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.storage.files import replace
+from prism_fast.workers.synthesize import synthesize
+
+VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "openvino", "numpy")
+STUDENTS = ("guided", "unguided", "real")
+
+
+class Bars(Protocol):
+    """Shows progress of named phases."""
+
+    def phase(self, name: str) -> AbstractContextManager[Callable[[int, int, float], None]]:
+        """A context in which the returned function is called with (done, total, value)."""
+        ...
+
+
+def distilled(config: RunConfig, name: str) -> RunConfig:
+    """The recipe of the student called ``name``; of real pictures nothing is selected."""
+    return assign(config, {"distill.selection": False}) if name == "real" else config
+
+
+def train_students(config: RunConfig, out: Path, names: tuple[str, ...], bars: Bars) -> dict[str, Classifier]:
+    """The same recipe on each set of shards; a finished student is loaded, an interrupted one goes on."""
+    students = {}
+    for name in names:
+        folder = out / "students" / name
+        with bars.phase(f"distil the student of {name} images") as progress:
+            distill_run(distilled(config, name), out / name, folder, progress=progress)
+        students[name] = load_classifier(str(folder / "student"))
+    return students
+
+
+def _measure(
+    config: RunConfig, out: Path, real: RealSets, networks: dict[str, Classifier], rates: dict[str, float]
+) -> Evaluation:
+    size, k = config.evaluate.batch_size, config.evaluate.neighbours
+    scores: list[Scored] = [
+        score(name, network, test_set, pictures, size)
+        for test_set, pictures in real.tests.items()
+        for name, network in networks.items()
+    ]
+    judge = load_judge(config.models.features)
+    known = real.tests[KNOWN].images
+    reference = features_of(judge.network, known, size)
+    sets: list[ImageSet] = [
+        measure_set(name, list(ShardSet.discover(out / name).samples()), reference, judge.network, k, size, rate)
+        for name, rate in rates.items()
+    ]
+    energies = free_energies(networks["teacher"].logits(known))
+    return Evaluation(
+        scores=tuple(scores),
+        sets=tuple(sets),
+        real_energies=tuple(energies.tolist()),
+        features=judge.name,
+    )
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)
+
+
+def summarize(evaluation: Evaluation, wall_s: float) -> dict[str, Any]:
+    """The numbers of ``summary.json``."""
+    guided, unguided = evaluation.sets
+    tops = {
+        f"{network}_top1{suffix}": evaluation.top1(key, test_set)
+        for network, key in (("teacher", "teacher"), ("student", "guided"))
+        for suffix, test_set in (("", KNOWN), ("_generator_styles", GENERATOR_ONLY), ("_domain_shift", SHIFT))
+    }
+    for key in ("unguided", "real"):
+        for suffix, test_set in (("", KNOWN), ("_generator_styles", GENERATOR_ONLY), ("_domain_shift", SHIFT)):
+            tops[f"student_top1_{key}{suffix}"] = evaluation.top1(key, test_set)
+    return {
+        "images": guided.images,
+        "images_per_s": guided.images_per_s,
+        "images_per_s_unguided": unguided.images_per_s,
+        **tops,
+        "energy_guided": _mean(guided.energies),
+        "energy_unguided": _mean(unguided.energies),
+        "energy_real": _mean(evaluation.real_energies),
+        "agreement_guided": guided.agreement,
+        "agreement_unguided": unguided.agreement,
+        "precision": guided.precision,
+        "recall": guided.recall,
+        "density": guided.density,
+        "coverage": guided.coverage,
+        "precision_unguided": unguided.precision,
+        "recall_unguided": unguided.recall,
+        "wall_s": wall_s,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def without_guidance(config: RunConfig) -> RunConfig:
+    """The same run, prompts and noise, without energy guidance."""
+    return assign(config, {"guidance.enabled": False})
+
+
+def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Everything, resumable at any point; returns what ``summary.json`` holds. Engines are kept in ``out/engines``."""
+    start = time.monotonic()
+    config = with_tuned_batch(config, None)
+    rates = {}
+    for name, settings in (("guided", config), ("unguided", without_guidance(config))):
+        with bars.phase(f"synthesize {name} images") as progress:
+            synthesize(settings, out / name, progress, out / "engines", log)
+        records = RunDirectory(out / name).records().values()
+        rates[name] = sum(r.planned for r in records) / sum(r.seconds for r in records)
+    teacher = load_classifier(resolve(config.models.teacher, "teacher"))
+    real = real_sets()
+    write_pictures(
+        out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
+    )
+    students = train_students(config, out, STUDENTS, bars)
+    evaluation = _measure(config, out, real, {"teacher": teacher, **students}, rates)
+    replace(out / "evaluation.json", evaluation.model_dump_json().encode())
+    summary = summarize(evaluation, time.monotonic() - start)
+    replace(out / "summary.json", f"{json.dumps(summary, indent=2)}\n".encode())
+    build_report(gather(out), out / "report.html")
+    return summary

@@ -1,0 +1,51 @@
+"""Where a run lies: on a local path, or at an object store's address such as ``s3://bucket/run``.
+
+Object stores are behind ``universal-pathlib``, whose objects speak pathlib's language, so that only
+:mod:`prism_fast.storage.files` need know which of the two it has before it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prism_fast.errors import InputError
+
+#: ``memory`` lasts as long as its process.
+SCHEMES = ("s3", "memory")
+_MARK = "://"
+
+
+def in_store(path: Path) -> bool:
+    """Whether a path that :func:`run_path` gave is in an object store."""
+    return _MARK in str(path)  # pathlib would have folded the slashes
+
+
+def run_path(given: str | Path) -> Path:
+    """A run directory as the user names it.
+
+    Raises:
+        InputError: an address that no run can be made at, or a package for it is missing.
+    """
+    address = str(given)
+    scheme, mark, rest = address.partition(_MARK)
+    if not mark:
+        return Path(given)
+    if scheme not in SCHEMES or not rest.strip("/"):
+        raise InputError(f"{address} is not a place for a run; give a local path, or s3://BUCKET/RUN")
+    from prism_fast.storage.objects import open_store
+
+    return open_store(address)
+
+
+def local_path(given: str | Path) -> Path:
+    """A path on this machine.
+
+    Raises:
+        InputError: it is an object store's address.
+    """
+    if _MARK in str(given):
+        raise InputError(
+            f"{given} is in an object store, but a local path is needed here; copy the run down first, for example "
+            "'aws s3 sync s3://BUCKET/RUN RUN', and give the copy"
+        )
+    return Path(given)

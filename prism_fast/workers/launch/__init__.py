@@ -1,0 +1,26 @@
+"""Start the workers of a run: in this process, or several of them by one of the launchers, one a file.
+
+Every launcher starts the same worker (:mod:`prism_fast.workers.worker`); they differ in where and how often.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from prism_fast.workers.launch.job import Job, Launch, LauncherName
+from prism_fast.workers.synthesize import Summary
+
+__all__ = ["Job", "start"]
+
+
+def start(name: LauncherName | None, job: Job) -> Summary:
+    """Carry out ``job`` by the launcher ``name`` (local, ray, torchrun, slurm); None means one worker in this process.
+
+    Raises:
+        InputError: bad input, or a launcher that is not installed. RunError: shards are missing at the end.
+        StoppedError: a signal asked for it.
+    """
+    if name is None:
+        return job.work()
+    launch: Launch = import_module(f"prism_fast.workers.launch.{name}").launch
+    return job.watched(launch)

@@ -1,0 +1,148 @@
+"""From plan rows to committed shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prism_fast.config import LaunchConfig, RunConfig
+from prism_fast.dataset.record import Record
+from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
+from prism_fast.errors import DataError, InputError
+from prism_fast.models.device import shared_threads
+from prism_fast.prompts.row import PlanRow
+from prism_fast.storage.faults import failpoint
+from prism_fast.synthesis.overlap import pipelined
+from prism_fast.synthesis.synthesizer import Made
+from prism_fast.workers.stop import Stop
+
+
+class Generator(Protocol):
+    """What makes samples, in two stages that may overlap; a :class:`~prism_fast.synthesis.synthesizer.Synthesizer`."""
+
+    config: RunConfig
+    hashes: dict[str, str]
+
+    @property
+    def classes(self) -> int:
+        """Length of the logits."""
+
+    def parts(self, rows: Sequence[PlanRow]) -> list[Sequence[PlanRow]]:
+        """Plan rows as batches."""
+
+    def denoise(self, rows: Sequence[PlanRow]) -> Any:
+        """First stage, of one batch."""
+
+    def finish(self, rows: Sequence[PlanRow], sampled: Any) -> Made:
+        """Second stage: the samples."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One batch of a shard; ``last`` closes it."""
+
+    shard: int
+    rows: Sequence[PlanRow]
+    last: bool
+
+
+class ShardMaker:
+    """The stages from plan rows to a committed shard: denoise, decode and label, encode and write.
+
+    Args:
+        generator: makes the samples.
+        directory: a claimed run directory.
+        engines: part -> digest of the engine that computes it, for the records.
+        stop: looked at before every batch.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        directory: RunDirectory,
+        engines: Mapping[str, str] | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self.generator, self.directory, self.engines = generator, directory, dict(engines or {})
+        self.stop = stop or Stop()
+        self.layout = directory.layout()  # as claimed: the label file may change meanwhile
+        self._plan = directory.plan()
+        self._made: list[Made] = []
+        self._planned: list[PlanRow] = []
+        self._since = time.monotonic()
+
+    def work(self, shards: Iterable[int]) -> Iterator[_Work]:
+        """The batches of the given shards."""
+        for shard in shards:
+            failpoint("shard-begun")
+            planned = self._plan.rows(*self.layout.extent(shard))
+            if len(planned) != self.layout.extent(shard)[1]:
+                raise DataError(f"{self._plan.path} is shorter than its run; delete it and run the same command again")
+            parts = self.generator.parts(planned)
+            for number, rows in enumerate(parts, 1):
+                self.stop.check_batch()
+                yield _Work(shard, rows, number == len(parts))
+
+    def run(self, shards: Iterable[int], launch: LaunchConfig) -> Iterator[Record]:
+        """Make and commit the given shards, one after the other.
+
+        Raises:
+            StoppedError: a signal asked for it before a shard was finished.
+        """
+        self._since = time.monotonic()
+        self._made, self._planned = [], []  # of a shard that was abandoned
+        stages = (self.denoise, self.finish, self.store)
+        with shared_threads(launch.streams):
+            for record in pipelined(self.work(shards), stages, launch.pipeline_depth, launch.streams):
+                if record is not None:
+                    yield record
+
+    def denoise(self, work: _Work) -> tuple[_Work, Any]:
+        """First stage."""
+        return work, self.generator.denoise(work.rows)
+
+    def finish(self, item: tuple[_Work, Any]) -> tuple[_Work, Made]:
+        """Second stage."""
+        work, sampled = item
+        return work, self.generator.finish(work.rows, sampled)
+
+    def store(self, item: tuple[_Work, Made]) -> Record | None:
+        """Third stage; gives the record of the shard that this batch closes."""
+        work, made = item
+        self._made.append(made)
+        self._planned += work.rows
+        if not work.last:
+            return None
+        whole, planned = Made.join(self._made), self._planned
+        self._made, self._planned = [], []
+        return self._commit(work.shard, whole, planned)
+
+    def _commit(self, shard: int, made: Made, planned: Sequence[PlanRow]) -> Record:
+        config = self.generator.config
+        tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
+        now = time.monotonic()
+        record = make_record(
+            shard,
+            made.samples,
+            tar,
+            index,
+            run_hash=self.layout.run_hash,
+            models=self.generator.hashes,
+            engines=self.engines,
+            classes=self.generator.classes,
+            image_ext=config.synthesis.image_format,
+            first_index=self.layout.extent(shard)[0],
+            planned=len(planned),
+            quarantined=made.quarantined,
+            seconds=round(now - self._since, 3),
+        )
+        self._since = now
+        if self.directory.has(shard):  # another worker was faster: its bytes stay
+            return self.directory.record(shard)
+        if self.directory.layout() != self.layout:
+            raise InputError(f"{self.directory.path} was extended meanwhile; start again with its new number of images")
+        commit_shard(self.directory.shards, record, tar, index)
+        return record

@@ -1,0 +1,190 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation import Result, create_student, train_student, trainer
+from prism_fast.distillation.checkpoint import load_checkpoint
+from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.models.classifier import load_classifier
+from tests.data.toy import MEAN, STD, config, write_run
+
+
+class Stopped(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return ShardSet.discover(write_run(tmp_path_factory.mktemp("trainer") / "run"))
+
+
+def train(shards: ShardSet, out: Path, **changes: object) -> Result:
+    return train_student(config(**changes), shards, out, mean=MEAN, std=STD)
+
+
+def weights(result: Result) -> dict[str, torch.Tensor]:
+    return result.model.state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def interrupt(shards: ShardSet, out: Path, at: int, **changes: object) -> None:
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step >= at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_student(config(**changes), shards, out, mean=MEAN, std=STD, progress=stop)
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_toy_is_learned(shards: ShardSet, tmp_path: Path, name: str) -> None:
+    result = train(shards, tmp_path, loader=name, steps=30, lr=1e-2, ema_decay=0.9, warmup_steps=5)
+    history = json.loads((result.student / "history.json").read_text())
+    assert [row["step"] for row in history] == [10, 20, 30]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert result.agreement > 0.8
+    assert (result.steps, result.resumed_from) == (30, 0)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_interrupted_and_resumed_is_bit_equal(shards: ShardSet, tmp_path: Path, name: str, optimizer: str) -> None:
+    settings = {"loader": name, "optimizer": optimizer, "checkpoint_every": 4, "lr": 1e-2}
+    whole = train(shards, tmp_path / "whole", **settings)
+    interrupt(shards, tmp_path / "parts", 5, **settings)  # first reported after step 8, before that is saved
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt").step == 4
+    resumed = train(shards, tmp_path / "parts", **settings)
+    assert resumed.resumed_from == 4
+    assert same(weights(whole), weights(resumed))
+    histories = [json.loads((r.student / "history.json").read_text()) for r in (whole, resumed)]
+    assert histories[0] == histories[1]
+
+
+def test_a_finished_run_is_left_as_it_is(shards: ShardSet, tmp_path: Path) -> None:
+    first = train(shards, tmp_path, loader="torch", steps=3)
+    again = train(shards, tmp_path, loader="torch", steps=3)
+    assert again.resumed_from == 3
+    assert same(weights(first), weights(again))
+
+
+def test_the_global_random_state_decides_nothing_and_is_kept(shards: ShardSet, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = train(shards, tmp_path / "a", loader="torch", steps=2)
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), drawn)
+    assert same(weights(first), weights(train(shards, tmp_path / "b", loader="torch", steps=2)))
+    assert not same(weights(first), weights(train(shards, tmp_path / "c", loader="torch", steps=2, seed=9)))
+
+
+def test_a_stored_student_answers_like_the_trained_one(shards: ShardSet, tmp_path: Path) -> None:
+    result = train(shards, tmp_path, loader="torch", steps=3)
+    stored = load_classifier(str(result.student))
+    info = stored.config
+    assert (info.architecture, info.num_classes, info.image_size) == ("test_resnet", 3, 16)
+    assert (info.mean, info.std) == (MEAN, STD)
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(stored.net(images), result.model(images), atol=1e-5, rtol=1e-4)
+
+
+def test_a_live_teacher_replaces_the_stored_logits(shards: ShardSet, tmp_path: Path) -> None:
+    teacher = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    result = train_student(
+        config(teacher="live", loader="torch", label_weight=0.2), shards, tmp_path, teacher=teacher, mean=MEAN, std=STD
+    )
+    assert not same(weights(result), weights(train(shards, tmp_path / "stored", loader="torch", label_weight=0.2)))
+
+
+def test_bfloat16_keeps_float32_weights(shards: ShardSet, tmp_path: Path) -> None:
+    result = train(shards, tmp_path, loader="torch", precision="bfloat16", steps=3, image_size=64)
+    assert {value.dtype for value in weights(result).values()} == {torch.float32, torch.int64}
+
+
+def test_without_averaging_the_student_is_the_last_model(shards: ShardSet, tmp_path: Path) -> None:
+    result = train(shards, tmp_path, loader="torch", steps=3, ema_decay=0)
+    assert same(weights(result), load_checkpoint(tmp_path / "checkpoint.pt").model)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    model = create_student("test_resnet", 3)
+    decayed, plain = trainer.make_optimizer(model, config()).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    rates = [trainer.learning_rate(step, config(steps=100, warmup_steps=10, lr=1.0)) for step in range(100)]
+    assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+    assert 0 < rates[-1] < 1e-3
+    assert trainer.learning_rate(0, config(steps=1, warmup_steps=50, lr=1.0)) == 1.0
+
+
+def test_another_recipe_does_not_continue_a_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
+    train(shards, tmp_path, loader="torch", steps=2)
+    with pytest.raises(InputError, match=r"lr = 0\.002, this run has 0\.1"):
+        train(shards, tmp_path, loader="torch", steps=2, lr=0.1)
+
+
+def test_other_data_does_not_continue_a_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
+    train(shards, tmp_path / "out", loader="torch", steps=2)
+    other = ShardSet.discover(write_run(tmp_path / "other", size=16))
+    with pytest.raises(InputError, match="written with shards"):
+        train(other, tmp_path / "out", loader="torch", steps=2)
+
+
+def test_broken_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK half a file")
+    with pytest.raises(RunError, match="cannot be read"):
+        train(shards, tmp_path, loader="torch")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shards: ShardSet, tmp_path: Path) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images), 3), torch.nan)
+
+    with pytest.raises(RunError, match=r"loss is nan, gradient norm nan in steps 1-10; lower distill\.lr"):
+        train_student(config(teacher="live", loader="torch"), shards, tmp_path, teacher=Broken(), mean=MEAN, std=STD)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_unknown_student_offers_close_matches() -> None:
+    with pytest.raises(InputError, match=r"'resnet1O' is not a timm model; did you mean .*resnet1"):
+        create_student("resnet1O", 3)
+
+
+def test_a_teacher_must_fit_the_configuration(shards: ShardSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'live' and a teacher network: none was given"):
+        train(shards, tmp_path, teacher="live")
+    wrong = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    with pytest.raises(DataError, match=r"gives \[6, 5\] logits, the shards hold \[6, 3\]"):
+        train_student(config(teacher="live", loader="torch"), shards, tmp_path, teacher=wrong, mean=MEAN, std=STD)
+
+
+def test_unwritable_output(shards: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to"):
+        train(shards, tmp_path / "file" / "out")
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
+    shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
+    with pytest.raises(RunError, match="gradient norm inf in steps 1-1"):
+        train(shards, tmp_path, loader="torch", steps=1)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "student").exists()
