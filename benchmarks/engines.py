@@ -27,7 +27,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     for name in parts.wanted():
         if options.only and name not in options.only:
             continue
-        inputs = real_inputs(parts.run, name)
+        inputs = real_inputs(parts.synthesizer, name)
         inputs = tuple(x[: parts.get(name).spec.batch] for x in inputs)
         oracle = parts.get(name).oracle
         eager = harness.measure(lambda run=oracle.run, x=inputs: run(*x), options.repeats, options.device)

@@ -21,7 +21,7 @@ from prism_engines.onnx_export import export_onnx, onnx_files
 from prism_engines.spec import EngineSpec, TensorSpec
 
 from prism_fast.compile.parts import InPrecision, InTuple
-from prism_fast.models.unet_split import WholeUNet
+from prism_fast.models.diffusers_blocks import WholeUNet
 
 
 def _peak_bytes() -> int:

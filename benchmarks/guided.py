@@ -115,10 +115,10 @@ def variants(config: RunConfig) -> list[Variant]:
 class NaiveShards:
     """Shards of a baseline: its latents, then everything else in eager torch and the same files."""
 
-    def __init__(self, run: Synthesizer, directory: RunDirectory, name: str) -> None:
-        self.run, self.maker = run, ShardMaker(run, directory)
-        guided = NaiveGuided(run, name == "naive_through_unet")
-        self.latents = (DiffusersPipeline(run) if name == "diffusers_unguided" else guided).latents
+    def __init__(self, synthesizer: Synthesizer, directory: RunDirectory, name: str) -> None:
+        self.synthesizer, self.maker = synthesizer, ShardMaker(synthesizer, directory)
+        guided = NaiveGuided(synthesizer, name == "naive_through_unet")
+        self.latents = (DiffusersPipeline(synthesizer) if name == "diffusers_unguided" else guided).latents
 
     def records(self, shards: range) -> Iterator[Record]:
         """Make and commit the given shards, one after the other."""
@@ -132,13 +132,13 @@ class NaiveShards:
     def _finish(self, item: Any) -> Any:
         work, latents = item
         with torch.no_grad():
-            pixels = (decode(self.run, latents) * 255).round().to(torch.uint8)
-        return work, label(self.run, work.rows, pixels)
+            pixels = (decode(self.synthesizer, latents) * 255).round().to(torch.uint8)
+        return work, label(self.synthesizer, work.rows, pixels)
 
 
-def label(run: Synthesizer, rows: Sequence[PlanRow], pixels: torch.Tensor) -> Made:
+def label(synthesizer: Synthesizer, rows: Sequence[PlanRow], pixels: torch.Tensor) -> Made:
     """Samples of finished images with the eager teacher's logits."""
-    logits = run.teacher.logits(pixels, len(rows))
+    logits = synthesizer.teacher.logits(pixels, len(rows))
     made = (Sample(row.index, pixels[i], row.label, logits[i], asdict(row)) for i, row in enumerate(rows))
     return Made(tuple(made), ())
 
@@ -155,18 +155,18 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
     warm = 1 if name in NAIVE else 2 * config.launch.streams
     directory = RunDirectory(out)
     directory.claim(config)
-    run = Synthesizer.load(config)
+    synthesizer = Synthesizer.load(config)
     cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
-        records, start_s = NaiveShards(run, directory, name).records(shards), harness.process_age_s()
+        records, start_s = NaiveShards(synthesizer, directory, name).records(shards), harness.process_age_s()
         first, timed = _seconds(records, warm)
     else:
-        compiled = compile_run(run, {}, harness.log, store)
+        compiled = compile_run(synthesizer, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
         maker = ShardMaker(compiled.synthesizer, directory, compiled.digests)
         start_s = harness.process_age_s()
         first, timed = _seconds(maker.run(shards, config.launch), warm)
-        cosine = gradient_cosine(run, compiled.synthesizer)
+        cosine = gradient_cosine(synthesizer, compiled.synthesizer)
     return {
         "variant": name,
         "gradient_cosine": cosine,
@@ -174,33 +174,33 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
         "first_s": first,
         "seconds": timed,
         "peak_rss_bytes": harness.peak_rss_bytes(),
-        **_quality(run, out, config),
+        **_quality(synthesizer, out, config),
     }
 
 
-def gradient_cosine(run: Synthesizer, compiled: Synthesizer) -> float | None:
+def gradient_cosine(synthesizer: Synthesizer, compiled: Synthesizer) -> float | None:
     """Mean cosine of a variant's energy gradient to the eager float32 one through full decoder and full view.
 
-    Both see the same denoised latents, from the middle of an eager run, and the same crops.
+    Both see the same denoised latents, from the middle of an eager synthesizer, and the same crops.
     """
-    guidance, sampler = run.config.guidance, run.sampler
+    guidance, sampler = synthesizer.config.guidance, synthesizer.sampler
     if not guidance.enabled:
         return None
-    latents, labels = real_inputs(run, "energy_gradient")[:2]
+    latents, labels = real_inputs(synthesizer, "energy_gradient")[:2]
     boxes = sampler.boxes(range(len(latents)), 0).to(latents.device)
-    size = run.teacher.config.image_size
-    exact = EagerGradientEngine(LatentClassifier(run.decoder, run.teacher, size), energy_of(guidance))
+    size = synthesizer.teacher.config.image_size
+    exact = EagerGradientEngine(LatentClassifier(synthesizer.decoder, synthesizer.teacher, size), energy_of(guidance))
     gradients = [engine.run(latents, labels, boxes)[1] for engine in (exact, compiled.engines.energy_gradient)]
     return float(torch.nn.functional.cosine_similarity(*(g.flatten(1) for g in gradients)).mean())
 
 
-def _quality(run: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
+def _quality(synthesizer: Synthesizer, out: Path, config: RunConfig) -> harness.Row:
     samples = list(
         islice(ShardSet.discover(out).samples(), (1 + TIMED) * config.synthesis.shard_size)
     )  # of all variants
     images = torch.stack([s.image for s in samples])
     labels = torch.tensor([s.label for s in samples])
-    logits = run.teacher.logits(images)
+    logits = synthesizer.teacher.logits(images)
     final, _ = energy_of(config.guidance)(logits, labels)
     free, _ = energy(logits, labels, 0.0, -1.0, 1.0)
     np.save(out / "images.npy", images.numpy())

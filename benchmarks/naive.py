@@ -24,34 +24,36 @@ from prism_fast.sampling.noise import initial_latents, view_draws
 from prism_fast.synthesis.synthesizer import Synthesizer
 
 
-def scheduler_of(run: Synthesizer) -> DPMSolverMultistepScheduler:
-    """diffusers' DPM-Solver++(2M), on the grid that the run's own solver takes."""
+def scheduler_of(synthesizer: Synthesizer) -> DPMSolverMultistepScheduler:
+    """diffusers' DPM-Solver++(2M), on the schedule that the run's own solver takes."""
     solver = DPMSolverMultistepScheduler.from_config(
-        run.model.scheduler.config,
+        synthesizer.model.scheduler.config,
         algorithm_type="dpmsolver++",
         solver_order=2,
         final_sigmas_type="zero",
         lower_order_final=False,
         euler_at_final=False,
         use_karras_sigmas=False,
-        timestep_spacing=run.model.scheduler.config.timestep_spacing,
+        timestep_spacing=synthesizer.model.scheduler.config.timestep_spacing,
     )
-    solver.set_timesteps(run.config.sampling.steps)
+    solver.set_timesteps(synthesizer.config.sampling.steps)
     return solver
 
 
-def encode_text(run: Synthesizer, prompts: Sequence[str]) -> torch.Tensor:
+def encode_text(synthesizer: Synthesizer, prompts: Sequence[str]) -> torch.Tensor:
     """Hidden states of the prompts, each encoded anew."""
-    tokens = tokenize(prompts, run.model.tokenizer)
+    tokens = tokenize(prompts, synthesizer.model.tokenizer)
     with torch.no_grad():
-        hidden: torch.Tensor = TextHidden(run.model.text_encoder)(tokens.input_ids, tokens.attention_mask)
+        hidden: torch.Tensor = TextHidden(synthesizer.model.text_encoder)(tokens.input_ids, tokens.attention_mask)
     return hidden
 
 
-def decode(run: Synthesizer, latents: torch.Tensor) -> torch.Tensor:
+def decode(synthesizer: Synthesizer, latents: torch.Tensor) -> torch.Tensor:
     """Images in [0, 1] by the full autoencoder."""
-    vae: Any = run.model.vae
-    images: torch.Tensor = vae.decode(latents / run.model.scaling_factor + run.model.shift_factor).sample
+    vae: Any = synthesizer.model.vae
+    images: torch.Tensor = vae.decode(
+        latents / synthesizer.model.scaling_factor + synthesizer.model.shift_factor
+    ).sample
     return (images * 0.5 + 0.5).clamp(0, 1)
 
 
@@ -59,16 +61,16 @@ def decode(run: Synthesizer, latents: torch.Tensor) -> torch.Tensor:
 class NaiveGuided:
     """Energy guidance in eager float32 at every step; the gradient is taken by ``z`` or by the denoised latents."""
 
-    run: Synthesizer
+    synthesizer: Synthesizer
     through_unet: bool
 
     def latents(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         """Final latents (n, c, h, w) of some plan rows."""
-        run, indices = self.run, [row.index for row in rows]
-        text = encode_text(run, [*(r.negative_prompt for r in rows), *(r.prompt for r in rows)])
+        synthesizer, indices = self.synthesizer, [row.index for row in rows]
+        text = encode_text(synthesizer, [*(r.negative_prompt for r in rows), *(r.prompt for r in rows)])
         labels = torch.tensor([row.label for row in rows])
-        z = initial_latents(run.config.seed, indices, run.sampler.latent_shape)
-        scheduler = scheduler_of(run)
+        z = initial_latents(synthesizer.config.seed, indices, synthesizer.sampler.latent_shape)
+        scheduler = scheduler_of(synthesizer)
         for i, t in enumerate(scheduler.timesteps):
             alpha = scheduler.alphas_cumprod[t].sqrt()
             sigma = (1 - scheduler.alphas_cumprod[t]).sqrt()
@@ -83,33 +85,33 @@ class NaiveGuided:
 
     @property
     def _predicts_v(self) -> bool:
-        return self.run.model.prediction_type == "v_prediction"
+        return self.synthesizer.model.prediction_type == "v_prediction"
 
     def _denoise(
         self, z: torch.Tensor, t: torch.Tensor, text: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        out = self.run.model.unet(torch.cat([z, z]), t, text).sample
+        out = self.synthesizer.model.unet(torch.cat([z, z]), t, text).sample
         both = torch.cat([z, z])
         clean = alpha * both - sigma * out if self._predicts_v else (both - sigma * out) / alpha
         free, conditional = clean.chunk(2)
-        correction = self.run.config.sampling.guidance_scale * (conditional - free)
+        correction = self.synthesizer.config.sampling.guidance_scale * (conditional - free)
         return free + correction, correction
 
     def _gradient(
         self, z: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor, indices: Sequence[int], i: int
     ) -> torch.Tensor:
-        run = self.run
+        synthesizer = self.synthesizer
         leaf = z if self.through_unet else clean.detach().requires_grad_(True)
         with torch.enable_grad():
-            energy = self.energy(decode(run, clean if self.through_unet else leaf), labels, indices, i)
+            energy = self.energy(decode(synthesizer, clean if self.through_unet else leaf), labels, indices, i)
             (gradient,) = torch.autograd.grad(energy.sum(), leaf)
         return gradient
 
     def energy(self, images: torch.Tensor, labels: torch.Tensor, indices: Sequence[int], i: int) -> torch.Tensor:
         """The configured energy (n,) of images seen through this step's random views."""
-        guidance, teacher = self.run.config.guidance, self.run.teacher
-        size = (self.run.config.sampling.height, self.run.config.sampling.width)
-        draws = view_draws(self.run.config.seed, indices, i)
+        guidance, teacher = self.synthesizer.config.guidance, self.synthesizer.teacher
+        size = (self.synthesizer.config.sampling.height, self.synthesizer.config.sampling.width)
+        draws = view_draws(self.synthesizer.config.seed, indices, i)
         boxes = view_boxes(draws, guidance.view_scale, guidance.view_flip, size)
         views = view_matrices(boxes, size, teacher.config.image_size)
         logits = teacher.net(teacher.normalise(apply_view(images, *views)))
@@ -118,7 +120,7 @@ class NaiveGuided:
         return form.class_weight * own + form.lse_weight * (logits / form.temperature).logsumexp(1)
 
     def _move(self, clean: torch.Tensor, correction: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        length = self.run.config.guidance.scale * _rms(correction) / _rms(gradient).clamp_min(1e-12)
+        length = self.synthesizer.config.guidance.scale * _rms(correction) / _rms(gradient).clamp_min(1e-12)
         return clean - length * gradient
 
 
@@ -130,27 +132,27 @@ def _rms(x: torch.Tensor) -> torch.Tensor:
 class DiffusersPipeline:
     """``diffusers.StableDiffusionPipeline`` as it comes, eager float32, with the run's noise and prompts."""
 
-    run: Synthesizer
+    synthesizer: Synthesizer
 
     def latents(self, rows: Sequence[PlanRow]) -> torch.Tensor:
         """Final latents of some plan rows, not guided by energy."""
-        run, sampling = self.run, self.run.config.sampling
+        synthesizer, sampling = self.synthesizer, self.synthesizer.config.sampling
         pipe = StableDiffusionPipeline(
             vae=None,  # decoded by the caller: the bundled autoencoder is of a kind that this pipeline cannot size
             text_encoder=None,
             tokenizer=None,
-            unet=run.model.unet,
-            scheduler=scheduler_of(run),
+            unet=synthesizer.model.unet,
+            scheduler=scheduler_of(synthesizer),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
         pipe.set_progress_bar_config(disable=True)
-        pipe.vae_scale_factor = run.model.vae_factor
-        noise = initial_latents(run.config.seed, [row.index for row in rows], run.sampler.latent_shape)
+        pipe.vae_scale_factor = synthesizer.model.vae_factor
+        noise = initial_latents(synthesizer.config.seed, [row.index for row in rows], synthesizer.sampler.latent_shape)
         made = pipe(
-            prompt_embeds=encode_text(run, [row.prompt for row in rows]),
-            negative_prompt_embeds=encode_text(run, [row.negative_prompt for row in rows]),
+            prompt_embeds=encode_text(synthesizer, [row.prompt for row in rows]),
+            negative_prompt_embeds=encode_text(synthesizer, [row.negative_prompt for row in rows]),
             height=sampling.height,
             width=sampling.width,
             num_inference_steps=sampling.steps,

@@ -31,7 +31,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.tar_scan import scan
 from prism_fast.estimate.count import count_run
 from prism_fast.estimate.devices import find_device
-from prism_fast.estimate.estimate import Request, make_plan
+from prism_fast.estimate.estimate import Request, make_estimate
 from prism_fast.estimate.outline import outline_run
 from prism_fast.labels.load import load_label_space
 from prism_fast.operations.verify import verify
@@ -73,7 +73,7 @@ def _held(row: harness.Row, bar: str, met: bool) -> harness.Row:
 
 
 def run(config: RunConfig, out: Path) -> Iterator[harness.Row]:
-    """Plan, then make and commit every shard by one worker."""
+    """Estimate, then make and commit every shard by one worker."""
     directory, images = RunDirectory(out), config.synthesis.images
     began = time.perf_counter()
     directory.claim(config)
@@ -130,7 +130,7 @@ def huge(config: RunConfig, out: Path) -> Iterator[harness.Row]:
     yield _row("huge plan", made, time.perf_counter() - began, done)
     began = time.perf_counter()
     device = find_device("h100")
-    plan = make_plan(longer, count_run(outline_run(longer)), Request(images, 64, device.usd_per_hour), device)
+    plan = make_estimate(longer, count_run(outline_run(longer)), Request(images, 64, device.usd_per_hour), device)
     row = _row(
         "huge estimate", images, time.perf_counter() - began, f"{plan.shards} shards, {plan.hours:.3g} h on 64 H100"
     )

@@ -1,13 +1,12 @@
 """What can run here and, for everything that cannot, every reason.
 
-A probe does what it reports on (imports the library, runs one small operator) and returns what it found. Nothing heavy
-is imported before its probe runs.
+The rooms know themselves what they need: the doctor asks their ``reasons()``, and probes only what is nobody's: the
+machine, torch, programs, the bundled weights.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import logging
 import os
@@ -15,13 +14,17 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prism_engines.backends.base import Backend
+    from prism_engines.spec import EngineSpec
+
+    from prism_fast.workers.launch.job import LauncherName
 
 #: What the demo may hold in memory, by the project's own budget.
 DEMO_MEMORY_BYTES = 6 * 2**30
@@ -52,14 +55,14 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a probe found: no reasons means that it works."""
+class Answer:
+    """What a probe answers: no reasons means that it works."""
 
     version: str = ""
     reasons: tuple[str, ...] = ()
 
 
-Probe = Callable[[], Finding]
+Probe = Callable[[], Answer]
 
 
 def first_line(error: BaseException) -> str:
@@ -73,36 +76,9 @@ def last_line(output: str) -> str:
     return (output.strip().splitlines() or ["no message"])[-1]
 
 
-def extra(name: str) -> str:
-    """The sentence that installs one of our extras."""
-    return f"run: pip install 'prism-fast[{name}]'"
-
-
-def module_reason(module: str, remedy: str) -> str | None:
-    """Import ``module``; return why that failed, or ``None``."""
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        return f"the Python module {error.name or module} is not installed; {remedy}"
-    except Exception as error:  # a broken binary raises what it likes; the doctor reports it
-        return f"{module} is installed but does not import ({first_line(error)}); {remedy}"
-    return None
-
-
-def cuda_reason() -> str | None:
-    """Return why torch cannot use a GPU, or ``None``."""
-    import torch
-
-    if torch.version.cuda is None:
-        return "this torch is built without CUDA; install the CUDA build from the package index"
-    if not torch.cuda.is_available():
-        return f"torch sees no GPU; run on a machine with an NVIDIA GPU and a driver for CUDA {torch.version.cuda}"
-    return None
-
-
-def found(version: str, *reasons: str | None) -> Finding:
-    """Make a finding from reasons of which some may be ``None``."""
-    return Finding(version, tuple(reason for reason in reasons if reason))
+def answer(version: str, reasons: Sequence[str | None] = ()) -> Answer:
+    """An answer from reasons of which some may be ``None``, each said once."""
+    return Answer(version, tuple(dict.fromkeys(reason for reason in reasons if reason)))
 
 
 def version_of(distribution: str) -> str:
@@ -113,282 +89,169 @@ def version_of(distribution: str) -> str:
         return ""
 
 
-# --- system -----------------------------------------------------------------------------------------------------------
+# --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def _python() -> Finding:
+def _python() -> Answer:
     old = sys.version_info < (3, 11)
-    return found(
-        platform.python_version(), "Python 3.11 or newer is needed; make the environment with it" if old else None
-    )
+    remedy = "Python 3.11 or newer is needed; make the environment with it"
+    return answer(platform.python_version(), [remedy if old else None])
 
 
-def _cores() -> Finding:
+def _cores() -> Answer:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding(f"{usable} cores")
+    return Answer(f"{usable} cores")
 
 
-def _memory() -> Finding:
+def _memory() -> Answer:
     size_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     small = size_bytes < DEMO_MEMORY_BYTES
-    return found(
-        f"{size_bytes / 2**30:.1f} GiB",
-        f"the demo may take {DEMO_MEMORY_BYTES / 2**30:.0f} GiB; lower --set sampling.batch_size" if small else None,
-    )
+    remedy = f"the demo may take {DEMO_MEMORY_BYTES / 2**30:.0f} GiB; lower --set sampling.batch_size"
+    return answer(f"{size_bytes / 2**30:.1f} GiB", [remedy if small else None])
 
 
-def _disk() -> Finding:
+def _disk() -> Answer:
     here = Path.cwd()
     free_bytes = shutil.disk_usage(here).free
     small = free_bytes < RUN_DISK_BYTES
-    return found(
-        f"{free_bytes / 2**30:.1f} GiB free",
+    reasons = [
         f"less than {RUN_DISK_BYTES / 2**30:.0f} GiB is free below {here}; choose another --out" if small else None,
         None if os.access(here, os.W_OK) else f"{here} is not writable; choose another --out",
-    )
+    ]
+    return answer(f"{free_bytes / 2**30:.1f} GiB free", reasons)
 
 
-# --- torch ------------------------------------------------------------------------------------------------------------
-
-
-def _torch_cpu() -> Finding:
+def _torch_cpu() -> Answer:
     import torch
 
     product = torch.ones(8, 8) @ torch.ones(8, 8)
     wrong = float(product[0, 0]) != 8.0
-    return found(torch.__version__, "a matrix product on the CPU is wrong; reinstall torch" if wrong else None)
+    return answer(torch.__version__, ["a matrix product on the CPU is wrong; reinstall torch" if wrong else None])
 
 
-def _torch_cuda() -> Finding:
+def _torch_cuda() -> Answer:
     import torch
+    from prism_engines.backends.reasons import cuda_reasons
 
-    if reason := cuda_reason():
-        return found(torch.version.cuda or "", reason)
+    if reasons := cuda_reasons():
+        return answer(torch.version.cuda or "", reasons)
     (torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")).sum().item()
     major, minor = torch.cuda.get_device_capability()
-    return Finding(f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}, compute {major}.{minor}")
+    return Answer(f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}, compute {major}.{minor}")
 
 
-# --- loaders ----------------------------------------------------------------------------------------------------------
+# --- what the rooms say -----------------------------------------------------------------------------------------------
 
 
-def _torch_loader() -> Finding:
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
+def _loader(name: str, device: str, distribution: str) -> Probe:
+    def probe() -> Answer:
+        import torch
 
-    next(iter(DataLoader(TensorDataset(torch.zeros(4, 2)), batch_size=2)))
-    return Finding(torch.__version__)
+        from prism_fast.data.loader import reasons
 
+        return answer(version_of(distribution), reasons(name, torch.device(device)))
 
-def _run_dali(device: str) -> None:
-    pipeline = importlib.import_module("nvidia.dali.pipeline")
-    fn = importlib.import_module("nvidia.dali.fn")
-    pipe = pipeline.Pipeline(batch_size=2, num_threads=1, device_id=0 if device == "gpu" else None)
-    with pipe:
-        pipe.set_outputs(fn.random.uniform(range=[0.0, 1.0], shape=[2], device=device))
-    pipe.build()
-    pipe.run()
+    return probe
 
 
-def _dali_cpu() -> Finding:
-    version = version_of("nvidia-dali-cuda130")
-    if reason := module_reason("nvidia.dali", extra("dali")):
-        return found(version, reason)
-    _run_dali("cpu")
-    return Finding(version)
+def _probe_spec() -> EngineSpec:
+    """A computation as small as one can be."""
+    from prism_engines.spec import EngineSpec, TensorSpec
+
+    return EngineSpec("probe", (TensorSpec("x", (1, 1)),), ("y",))
 
 
-def _dali_gpu() -> Finding:
-    version = version_of("nvidia-dali-cuda130")
-    reasons = (module_reason("nvidia.dali", extra("dali")), cuda_reason())
-    if not any(reasons):
-        _run_dali("gpu")
-    return found(version, *reasons)
-
-
-# --- engines ----------------------------------------------------------------------------------------------------------
-
-
-def _eager() -> Finding:
+def _eager() -> Answer:
     import torch
 
     with torch.no_grad():
         torch.nn.Conv2d(3, 4, 3)(torch.zeros(1, 3, 8, 8))
-    return Finding(torch.__version__)
+    return Answer(torch.__version__)
 
 
-def _inductor() -> Finding:
-    """Compile what every CPU kernel includes; a whole torch.compile took 594 s on a machine that was busy training."""
+def _backend(name: str) -> Probe:
+    def probe() -> Answer:
+        from prism_engines.backends import backend
+
+        found, spec = backend(name), _probe_spec()
+        return answer(found.version(), [*found.reasons(spec), *found.run_reasons(spec)])
+
+    return probe
+
+
+def _tensorrt(ask: Callable[[Backend, EngineSpec], list[str]]) -> Probe:
+    """Either TensorRT will do, the data-centre one or that for RTX; when neither does, the reasons of both."""
+
+    def probe() -> Answer:
+        from prism_engines.backends import backend
+
+        both, spec = [backend(name) for name in ("tensorrt", "tensorrt_rtx")], _probe_spec()
+        reasons = {one.name: ask(one, spec) for one in both}
+        usable = next((one for one in both if not reasons[one.name]), None)
+        shown = usable or next((one for one in both if one.version()), None)
+        version = f"{shown.name} {shown.version()}" if shown else ""
+        return answer(version, [] if usable else [reason for each in reasons.values() for reason in each])
+
+    return probe
+
+
+def _triton_interpreter() -> Answer:
+    from prism_kernels import interpreter_reasons
+
+    return answer(version_of("triton"), interpreter_reasons())
+
+
+def _triton_gpu() -> Answer:
+    import prism_kernels
     import torch
 
-    remedy = "install a C++ compiler with OpenMP and Python's headers; on Debian: apt-get install g++ python3-dev"
-    compiler = os.environ.get("CXX", "g++")  # Inductor's own default
-    if shutil.which(compiler) is None:
-        return found(torch.__version__, f"the C++ compiler {compiler} is not on the path; {remedy}")
-    command = [compiler, "-x", "c++", "-fopenmp", "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-"]
-    source = "#include <Python.h>\n#include <omp.h>\n"
-    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S)
-    failed = done.returncode != 0
-    return found(torch.__version__, f"{compiler} fails: {last_line(done.stderr)}; {remedy}" if failed else None)
+    reasons = prism_kernels.reasons("energy")
+    if not reasons:
+        logits, labels = torch.zeros(2, 4, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda")
+        with prism_kernels.use_backend("triton"):
+            prism_kernels.energy(logits, labels, -1.0, 1.0, 1.0)
+    return answer(version_of("triton"), reasons)
 
 
-def _onnxruntime() -> Finding:
-    version = version_of("onnxruntime")
-    reasons = [module_reason(name, extra("cpu")) for name in ("onnx", "onnxscript", "onnxruntime")]
-    if any(reasons):
-        return found(version, *reasons)
-    onnx, runtime = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
-    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "probe", value[:1], value[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return Finding(f"{version} ({', '.join(runtime.get_available_providers())})")
+def _attention(name: str, distribution: str) -> Probe:
+    def probe() -> Answer:
+        from prism_engines.attention import attention_reasons
+
+        return answer(version_of(distribution), attention_reasons(name))
+
+    return probe
 
 
-def _openvino() -> Finding:
-    version = version_of("openvino")
-    if reason := module_reason("openvino", extra("cpu")):
-        return found(version, reason)
-    devices = importlib.import_module("openvino").Core().available_devices
-    missing = (
-        None if "CPU" in devices else f"OpenVINO lists no CPU device, only {devices}; reinstall it: {extra('cpu')}"
-    )
-    return found(f"{version} ({', '.join(devices)})", missing)
+def _launcher(name: LauncherName, distribution: str) -> Probe:
+    def probe() -> Answer:
+        from prism_fast.workers.launch import reasons
+
+        return answer(version_of(distribution), reasons(name))
+
+    return probe
 
 
-def _tensorrt_module() -> tuple[Any, tuple[str, ...]]:
-    """Return the TensorRT module that is installed, the data-centre one first, or why there is none."""
-    remedies = {
-        "tensorrt": "on H100 and newer data-centre GPUs run: pip install tensorrt-cu13",
-        "tensorrt_rtx": extra("trt"),
-    }
-    reasons = []
-    for name, remedy in remedies.items():
-        reason = module_reason(name, remedy)
-        if reason is None:
-            return importlib.import_module(name), ()
-        reasons.append(reason)
-    return None, tuple(reasons)
+# --- programs, weights and packages -----------------------------------------------------------------------------------
 
 
-def _tensorrt_build() -> Finding:
-    trt, reasons = _tensorrt_module()
-    if reasons:
-        return found("", *reasons)
-    version = f"{trt.__name__} {trt.__version__}"
-    if trt.__name__ == "tensorrt" and (no_gpu := cuda_reason()):
-        return found(version, f"data-centre TensorRT builds on the target GPU only, and {no_gpu}")
-    trt.Builder(trt.Logger(trt.Logger.ERROR)).create_network(0)
-    return Finding(version)
-
-
-def _tensorrt_run() -> Finding:
-    trt, reasons = _tensorrt_module()
-    no_gpu = cuda_reason()
-    version = f"{trt.__name__} {trt.__version__}" if trt else ""
-    unsupported = None if reasons or no_gpu else _rtx_reason(trt)
-    return found(version, *reasons, no_gpu, unsupported)
-
-
-def _rtx_reason(trt: Any) -> str | None:
-    """Return why TensorRT-RTX does not serve this GPU, or ``None``."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
-    if trt.__name__ == "tensorrt" or hasattr(trt.ComputeCapability, f"SM{major}{minor}"):
-        return None
-    return f"TensorRT-RTX has no code for compute capability {major}.{minor}; run: pip install tensorrt-cu13"
-
-
-# --- kernels ----------------------------------------------------------------------------------------------------------
-
-
-def _add_one(decorate: Callable[[Any], Any], device: str) -> None:
-    """Add one to eight numbers with a Triton kernel."""
-    import torch
-
-    tl = importlib.import_module("triton.language")
-
-    def kernel(pointer, n: tl.constexpr):  # type: ignore[no-untyped-def, name-defined]
-        offsets = tl.arange(0, n)
-        tl.store(pointer + offsets, tl.load(pointer + offsets) + 1)
-
-    kernel.__globals__.setdefault("tl", tl)  # Triton resolves a kernel's names in its module
-    x = torch.zeros(8, device=device)
-    decorate(kernel)[(1,)](x, n=8)
-    if not bool((x == 1).all()):
-        raise RuntimeError("the kernel ran but its result is wrong")
-
-
-def _triton_interpreter() -> Finding:
-    version = version_of("triton")
-    if reason := module_reason("triton.runtime.interpreter", "it comes with torch on Linux; reinstall torch"):
-        return found(version, reason)
-    _add_one(importlib.import_module("triton.runtime.interpreter").InterpretedFunction, "cpu")
-    return Finding(version)
-
-
-def _triton_gpu() -> Finding:
-    version = version_of("triton")
-    reasons = (module_reason("triton", "it comes with torch on Linux; reinstall torch"), cuda_reason())
-    if not any(reasons):
-        _add_one(importlib.import_module("triton").jit, "cuda")
-    return found(version, *reasons)
-
-
-# --- attention, launch, browser, recipe -------------------------------------------------------------------------------
-
-
-def _sdpa() -> Finding:
-    import torch
-
-    q = torch.ones(1, 1, 4, 8)
-    torch.nn.functional.scaled_dot_product_attention(q, q, q)
-    return Finding(torch.__version__)
-
-
-def _xformers() -> Finding:
-    import torch
-
-    version = version_of("xformers")
-    reasons = [module_reason("xformers.ops", extra("xformers")), cuda_reason()]
-    if reasons[0]:
-        return found(version, *reasons)
-    device = "cuda" if reasons[1] is None else "cpu"
-    q = torch.ones(1, 4, 1, 16, device=device, dtype=torch.float16)
-    try:
-        importlib.import_module("xformers.ops").memory_efficient_attention(q, q, q)
-    except Exception as error:  # NotImplementedError here, CUDA errors on a GPU
-        remedy = f"its wheel must be built for torch {torch.__version__}; use sdpa until there is one"
-        reasons.append(f"memory_efficient_attention does not run on {device} ({first_line(error)}); {remedy}")
-    return found(version, *reasons)
-
-
-def _ray() -> Finding:
-    return found(version_of("ray"), module_reason("ray", extra("ray")))
-
-
-def _program(names: tuple[str, ...], remedy: str) -> Finding:
+def _program(names: tuple[str, ...], remedy: str) -> Answer:
     """Run ``<program> --version`` for the first of ``names`` on the path."""
     path = next((path for name in names if (path := shutil.which(name))), None)
     if path is None:
-        return found("", f"{names[0]} is not on the path; {remedy}")
+        return answer("", [f"{names[0]} is not on the path; {remedy}"])
     done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S)
     if done.returncode != 0:
-        return found("", f"{path} does not start ({last_line(done.stderr)}); {remedy}")
-    return Finding(last_line(done.stdout))
+        return answer("", [f"{path} does not start ({last_line(done.stderr)}); {remedy}"])
+    return Answer(last_line(done.stdout))
 
 
-def _chromium() -> Finding:
+def _chromium() -> Answer:
     names = ("chromium", "chromium-browser", "google-chrome")
     return _program(names, "only the tests of the report need it; on Debian: apt-get install chromium")
 
 
-def _npm() -> Finding:
+def _npm() -> Answer:
     return _program(("npm",), "only 'prism-fast minis data' needs it; install Node.js with npm")
-
-
-# --- minis ------------------------------------------------------------------------------------------------------------
 
 
 def weights_reason(directory: Path) -> str | None:
@@ -408,17 +271,23 @@ def weights_reason(directory: Path) -> str | None:
 
 
 def _bundled(part: str) -> Probe:
-    def probe() -> Finding:
-        directory = Path(str(resources.files("prism_fast"))) / "minis" / "assets" / part
-        reason = weights_reason(directory)
+    def probe() -> Answer:
+        from prism_fast.models.bundled import assets
+
+        directory = assets() / part
         size_bytes = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-        return found(f"{size_bytes / 1e6:.1f} MB" if size_bytes else "", reason)
+        return answer(f"{size_bytes / 1e6:.1f} MB" if size_bytes else "", [weights_reason(directory)])
 
     return probe
 
 
 def _installed(module: str, distribution: str) -> Probe:
-    return lambda: found(version_of(distribution), module_reason(module, extra("minis")))
+    def probe() -> Answer:
+        from prism_engines.backends.reasons import extra, module_reasons
+
+        return answer(version_of(distribution), module_reasons(module, remedy=extra("minis")))
+
+    return probe
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -430,20 +299,21 @@ PROBES: tuple[tuple[str, str, Probe], ...] = (
     ("system", "disk", _disk),
     ("torch", "cpu", _torch_cpu),
     ("torch", "cuda", _torch_cuda),
-    ("loaders", "torch", _torch_loader),
-    ("loaders", "dali cpu", _dali_cpu),
-    ("loaders", "dali gpu", _dali_gpu),
+    ("loaders", "torch", _loader("torch", "cpu", "torch")),
+    ("loaders", "dali cpu", _loader("dali", "cpu", "nvidia-dali-cuda130")),
+    ("loaders", "dali gpu", _loader("dali", "cuda", "nvidia-dali-cuda130")),
     ("engines", "eager", _eager),
-    ("engines", "inductor", _inductor),
-    ("engines", "onnxruntime", _onnxruntime),
-    ("engines", "openvino", _openvino),
-    ("engines", "tensorrt build", _tensorrt_build),
-    ("engines", "tensorrt run", _tensorrt_run),
+    ("engines", "inductor", _backend("inductor")),
+    ("engines", "onnxruntime", _backend("onnxruntime")),
+    ("engines", "openvino", _backend("openvino")),
+    ("engines", "tensorrt build", _tensorrt(lambda backend, spec: backend.reasons(spec))),
+    ("engines", "tensorrt run", _tensorrt(lambda backend, spec: backend.run_reasons(spec))),
     ("kernels", "triton interpreter", _triton_interpreter),
     ("kernels", "triton gpu", _triton_gpu),
-    ("attention", "sdpa", _sdpa),
-    ("attention", "xformers", _xformers),
-    ("launch", "ray", _ray),
+    ("attention", "sdpa", _attention("sdpa", "torch")),
+    ("attention", "xformers", _attention("xformers", "xformers")),
+    ("launch", "ray", _launcher("ray", "ray")),
+    ("launch", "slurm", _launcher("slurm", "submitit")),
     ("browser", "chromium", _chromium),
     ("minis", "text encoder", _bundled("diffusion/text_encoder")),
     ("minis", "unet", _bundled("diffusion/unet")),
@@ -472,11 +342,11 @@ def run_probe(group: str, name: str, probe: Probe) -> Check:
     """Run one probe; whatever it raises becomes a reason."""
     try:
         with _quiet():
-            finding = probe()
+            found = probe()
     except Exception as error:  # a probe that fails is an answer, not the end of the diagnosis
         reason = f"it is installed but does not work ({first_line(error)}); reinstall it, or do without"
         return Check(name, group, ok=False, reasons=(reason,))
-    return Check(name, group, not finding.reasons, finding.reasons, finding.version)
+    return Check(name, group, not found.reasons, found.reasons, found.version)
 
 
 def examine(probes: tuple[tuple[str, str, Probe], ...] = PROBES) -> list[Check]:

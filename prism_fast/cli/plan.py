@@ -14,7 +14,7 @@ from prism_fast.storage.paths import local_path
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prism_fast.estimate.estimate import Plan
+    from prism_fast.estimate.estimate import Estimate
 
 
 def plan(
@@ -40,7 +40,7 @@ def plan(
     prepare()
     from prism_fast.compile.tune import with_tuned_batch
     from prism_fast.estimate.count import count_run
-    from prism_fast.estimate.estimate import Efficiency, Request, make_plan
+    from prism_fast.estimate.estimate import Efficiency, Request, make_estimate
     from prism_fast.estimate.measured import read_bench
     from prism_fast.estimate.outline import outline_run
 
@@ -50,7 +50,7 @@ def plan(
     measured = read_bench(bench, settings.name, row) if bench else None
     price_from = "a round number of ours, not an offer; give --price" if price is None else "as given"
     request = Request(wanted, count, usd, Efficiency(compute=efficiency), price_from)
-    made = make_plan(settings, count_run(outline_run(settings)), request, chosen, measured)
+    made = make_estimate(settings, count_run(outline_run(settings)), request, chosen, measured)
     if json_output:
         from dataclasses import asdict
 
@@ -72,7 +72,7 @@ def _whole(text: str) -> int:
     return int(number)
 
 
-def _table(made: Plan) -> Table:
+def _table(made: Estimate) -> Table:
     from rich.table import Table
 
     table = Table()
@@ -85,7 +85,7 @@ def _table(made: Plan) -> Table:
     return table
 
 
-def _print(made: Plan) -> None:
+def _print(made: Estimate) -> None:
     from rich.console import Console
 
     fits = {True: "fits", False: "does not fit: choose a smaller sampling.batch_size", None: "not checked"}[made.fits]

@@ -84,14 +84,14 @@ def summarise(record: EngineRecord, parts: Parts) -> Built:
 class Probes:
     """What the gate runs a part on, made when it is first needed: an engine found in the store needs none."""
 
-    def __init__(self, run: Synthesizer, part: Part) -> None:
-        self.run, self.part = run, part
+    def __init__(self, synthesizer: Synthesizer, part: Part) -> None:
+        self.synthesizer, self.part = synthesizer, part
         self._made: list[Inputs] = []
 
     def get(self) -> list[Inputs]:
         """Fresh random inputs, and real ones."""
         if not self._made:
-            self._made = [self.part.random(1), real_inputs(self.run, self.part.spec.part)]
+            self._made = [self.part.random(1), real_inputs(self.synthesizer, self.part.spec.part)]
         return self._made
 
 
@@ -134,7 +134,7 @@ class Builder:
         part = self.parts.get(part_name)
         with tempfile.TemporaryDirectory(prefix="prism-graph-") as scratch:
             graph = part.make_graph(Path(scratch))
-            probes = Probes(self.parts.run, part)
+            probes = Probes(self.parts.synthesizer, part)
             for one in self.candidates(backend):
                 try:
                     yield self._first(part, graph, one, precision, probes)

@@ -37,9 +37,9 @@ class Compiled:
 class FromBoxes:
     """A compiled energy gradient, which takes views as matrices, as the sampler calls it: with boxes (n, 5)."""
 
-    def __init__(self, engine: Engine, run: Synthesizer) -> None:
+    def __init__(self, engine: Engine, synthesizer: Synthesizer) -> None:
         self.engine, self.name = engine, engine.name
-        self.size_in, self.size_out = run.sampler.image_size, run.view_size
+        self.size_in, self.size_out = synthesizer.sampler.image_size, synthesizer.view_size
 
     def open(self) -> Self:
         """Open the engine."""

@@ -25,9 +25,9 @@ from torch import nn
 
 from prism_fast.errors import InputError
 from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier, energy_of
+from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.models.diffusion import LatentDecoder, LightDecoder
 from prism_fast.models.text import TextHidden, TextPenultimate
-from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.synthesis.synthesizer import Synthesizer
 
@@ -104,7 +104,7 @@ class Parts:
     """
 
     def __init__(self, synthesizer: Synthesizer, lowerings: Any = LOWERINGS) -> None:
-        self.run, self.lowerings = synthesizer, lowerings
+        self.synthesizer, self.lowerings = synthesizer, lowerings
         config, model = synthesizer.config, synthesizer.model
         if config.sampling.dtype != "float32":
             raise InputError(
@@ -116,7 +116,7 @@ class Parts:
         self.tokens = model.tokenizer.model_max_length
         # With classifier-free guidance at every step its branches share a batch; else they are two runs of one engine,
         # and a step without it is one.
-        always = all(step.both for step in synthesizer.sampler.schedule)
+        always = all(step.both for step in synthesizer.sampler.savings)
         self.unet_rows = 2 * self.batch if always else self.batch
         self._made: dict[str, Part] = {}
 
@@ -131,12 +131,14 @@ class Parts:
         return self._made[name]
 
     def _makers(self) -> dict[str, Callable[[], Part]]:
-        second = {"text_encoder_2": self._text_encoder_2} if self.run.engines.text_encoder_2 else {}
+        second = {"text_encoder_2": self._text_encoder_2} if self.synthesizer.engines.text_encoder_2 else {}
         return {
             "text_encoder": self._text_encoder,
             **second,
-            "unet": lambda: self._unet("unet", WholeUNet(self.run.model.unet), ("prediction",)),
-            "unet_deep": lambda: self._unet("unet_deep", DeepUNet(self.run.model.unet), ("prediction", "feature")),
+            "unet": lambda: self._unet("unet", WholeUNet(self.synthesizer.model.unet), ("prediction",)),
+            "unet_deep": lambda: self._unet(
+                "unet_deep", DeepUNet(self.synthesizer.model.unet), ("prediction", "feature")
+            ),
             "unet_shallow": self._unet_shallow,
             "decoder": self._decoder,
             "energy_gradient": self._energy_gradient,
@@ -149,7 +151,7 @@ class Parts:
         Raises:
             InputError: it names one that the model does not have.
         """
-        config = self.run.config
+        config = self.synthesizer.config
         if unknown := [p for p in config.engines.parts if p not in self.names()]:
             raise InputError(f"engines.parts names {unknown[0]}, which this model does not have; leave it out")
         halves = ("unet_deep", "unet_shallow") if config.sampling.reuse_every > 1 else ("unet",)
@@ -158,7 +160,7 @@ class Parts:
 
     def calls(self, name: str) -> int:
         """How often a run computes a part for a batch of samples, at most: prompts repeat, and samples may settle."""
-        steps = self.run.sampler.schedule
+        steps = self.synthesizer.sampler.savings
         if name == "energy_gradient":
             return sum(step.gradient == "fresh" for step in steps) * -(-self.batch // self.gradient_batch)
         if not name.startswith("unet"):
@@ -192,8 +194,8 @@ class Parts:
 
     def _unet_inputs(self) -> Inputs:
         rows = self.unet_rows
-        conditions = self.run.conditions([""] * rows)
-        z = torch.zeros(rows, *self.latent, device=self.run.device)
+        conditions = self.synthesizer.conditions([""] * rows)
+        z = torch.zeros(rows, *self.latent, device=self.synthesizer.device)
         return z, torch.zeros(rows, dtype=torch.int64, device=z.device), *(x.contiguous() for x in conditions)
 
     def _random_unet(self, like: Inputs) -> Callable[[int], Inputs]:
@@ -209,11 +211,11 @@ class Parts:
 
     def _unet(self, name: str, module: nn.Module, outputs: tuple[str, ...]) -> Part:
         inputs = self._unet_inputs()
-        names, settings = self._unet_names(inputs), _settings(self.run.model.unet)
+        names, settings = self._unet_names(inputs), _settings(self.synthesizer.model.unet)
         return self._forward_part(name, module, inputs, names, outputs, settings, self._random_unet(inputs))
 
     def _unet_shallow(self) -> Part:
-        unet, inputs = self.run.model.unet, self._unet_inputs()
+        unet, inputs = self.synthesizer.model.unet, self._unet_inputs()
         with torch.no_grad():
             feature = DeepUNet(unet)(*(x[:1] for x in inputs))[1]
         names = (*self._unet_names(inputs), "feature")
@@ -222,16 +224,16 @@ class Parts:
         return self._forward_part("unet_shallow", module, inputs, names, ("prediction",), _settings(unet), random)
 
     def _text_encoder(self) -> Part:
-        second = self.run.engines.text_encoder_2 is not None
-        encoder = self.run.model.text_encoder
+        second = self.synthesizer.engines.text_encoder_2 is not None
+        encoder = self.synthesizer.model.text_encoder
         return self._text("text_encoder", TextPenultimate(encoder) if second else TextHidden(encoder), second)
 
     def _text_encoder_2(self) -> Part:
-        assert self.run.model.text_encoder_2 is not None
-        return self._text("text_encoder_2", TextPenultimate(self.run.model.text_encoder_2), True)
+        assert self.synthesizer.model.text_encoder_2 is not None
+        return self._text("text_encoder_2", TextPenultimate(self.synthesizer.model.text_encoder_2), True)
 
     def _text(self, name: str, module: nn.Module, pooled: bool) -> Part:
-        shape, device = (self.batch, self.tokens), self.run.device
+        shape, device = (self.batch, self.tokens), self.synthesizer.device
         zeros = torch.zeros(shape, dtype=torch.int64, device=device)
         encoder: Any = module.encoder
         inputs, words = (zeros, torch.ones_like(zeros)), int(encoder.config.vocab_size)
@@ -244,14 +246,14 @@ class Parts:
         return self._forward_part(name, module, inputs, ("tokens", "mask"), outputs, _settings(encoder), random)
 
     def _decoder(self) -> Part:
-        inputs = (torch.zeros(self.batch, *self.latent, device=self.run.device),)
-        settings = _decoding(self.run.decoder)
-        return self._forward_part("decoder", self.run.decoder, inputs, ("latents",), ("images",), settings)
+        inputs = (torch.zeros(self.batch, *self.latent, device=self.synthesizer.device),)
+        settings = _decoding(self.synthesizer.decoder)
+        return self._forward_part("decoder", self.synthesizer.decoder, inputs, ("latents",), ("images",), settings)
 
     def _teacher(self) -> Part:
-        size, teacher = self.run.sampler.image_size, self.run.teacher
+        size, teacher = self.synthesizer.sampler.image_size, self.synthesizer.teacher
         module = ImageClassifier(teacher, size)
-        shape, device = (self.batch, 3, *size), self.run.device
+        shape, device = (self.batch, 3, *size), self.synthesizer.device
 
         def random(seed: int) -> Inputs:
             return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(device),)
@@ -261,19 +263,21 @@ class Parts:
 
     def _gradient_inputs(self, seed: int) -> Inputs:
         indices = tuple(range(seed * self.gradient_batch, (seed + 1) * self.gradient_batch))
-        latents = initial_latents(seed, indices, self.latent).to(self.run.device)
-        labels = torch.arange(len(indices), device=latents.device) % self.run.teacher.config.num_classes
-        return latents, labels, *self.matrices(self.run.sampler.boxes(indices, 0))
+        latents = initial_latents(seed, indices, self.latent).to(self.synthesizer.device)
+        labels = torch.arange(len(indices), device=latents.device) % self.synthesizer.teacher.config.num_classes
+        return latents, labels, *self.matrices(self.synthesizer.sampler.boxes(indices, 0))
 
     def matrices(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Views as the traced gradient takes them."""
-        rows, columns = view_matrices(boxes.to(self.run.device), self.run.sampler.image_size, self.run.view_size)
+        rows, columns = view_matrices(
+            boxes.to(self.synthesizer.device), self.synthesizer.sampler.image_size, self.synthesizer.view_size
+        )
         return rows, columns
 
     def _energy_gradient(self) -> Part:
-        config, teacher = self.run.config.guidance, self.run.teacher.config
-        decoder = self.run.gradient_decoder
-        module = StaticLatentClassifier(decoder, self.run.teacher).eval().requires_grad_(False)
+        config, teacher = self.synthesizer.config.guidance, self.synthesizer.teacher.config
+        decoder = self.synthesizer.gradient_decoder
+        module = StaticLatentClassifier(decoder, self.synthesizer.teacher).eval().requires_grad_(False)
         energy = energy_of(config)
 
         def trace(precision: Precision, inputs: Inputs) -> nn.Module:

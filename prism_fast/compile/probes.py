@@ -7,8 +7,8 @@ from prism_kernels import view_matrices
 
 from prism_fast.compile.parts import Inputs
 from prism_fast.dataset.plan import build_plan
+from prism_fast.models.diffusers_blocks import DeepUNet
 from prism_fast.models.text import tokenize
-from prism_fast.models.unet_split import DeepUNet
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.sampling.savings import Step
 from prism_fast.sampling.solvers import DPMSolverPP2M
@@ -19,30 +19,30 @@ STEPS = 6
 
 
 @torch.no_grad()
-def real_inputs(run: Synthesizer, part: str) -> Inputs:
+def real_inputs(synthesizer: Synthesizer, part: str) -> Inputs:
     """Inputs of ``part`` after a few unguided steps of the run's first batch."""
-    rows = build_plan(run.config, run.config.sampling.fixed_batch_size)
+    rows = build_plan(synthesizer.config, synthesizer.config.sampling.fixed_batch_size)
     if part.startswith("text_encoder"):
-        tokenizer = run.model.tokenizer_2 if part.endswith("_2") else run.model.tokenizer
-        tokens = tokenize([row.prompt for row in rows], tokenizer).to(run.device)
+        tokenizer = synthesizer.model.tokenizer_2 if part.endswith("_2") else synthesizer.model.tokenizer
+        tokens = tokenize([row.prompt for row in rows], tokenizer).to(synthesizer.device)
         return tokens.input_ids, tokens.attention_mask
-    sampler = run.sampler
-    going = sampler.begin(run.batch(rows), run.device)
-    z = initial_latents(sampler.seed, going.batch.indices, sampler.latent_shape).to(run.device)
-    solver = DPMSolverPP2M(sampler.grid)
+    sampler = synthesizer.sampler
+    going = sampler.begin(synthesizer.batch(rows), synthesizer.device)
+    z = initial_latents(sampler.seed, going.batch.indices, sampler.latent_shape).to(synthesizer.device)
+    solver = DPMSolverPP2M(sampler.schedule)
     whole = Step(both=True, network="whole", gradient="none")
-    last = min(STEPS, len(sampler.grid)) - 1
+    last = min(STEPS, len(sampler.schedule)) - 1
     for i in range(last):
         z = solver.step(z, sampler.denoise(going, z, i, whole), i)
     inputs = sampler.unet_inputs(going, z, last, True)
     if part == "unet_shallow":
-        return *inputs, DeepUNet(run.model.unet)(*inputs)[1]
+        return *inputs, DeepUNet(synthesizer.model.unet)(*inputs)[1]
     if part.startswith("unet"):
         return inputs
     denoised = sampler.denoise(going, z, last, whole)
     if part == "teacher":
-        return (run.decoder(denoised),)
+        return (synthesizer.decoder(denoised),)
     if part == "decoder":
         return (denoised,)
-    boxes = sampler.boxes(going.batch.indices, last).to(run.device)
-    return denoised, going.batch.labels, *view_matrices(boxes, sampler.image_size, run.view_size)
+    boxes = sampler.boxes(going.batch.indices, last).to(synthesizer.device)
+    return denoised, going.batch.labels, *view_matrices(boxes, sampler.image_size, synthesizer.view_size)

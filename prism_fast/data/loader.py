@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons
 
 from prism_fast.config import DistillConfig
 from prism_fast.data.batch import Batch
@@ -45,17 +45,13 @@ class Loader(Protocol):
 def reasons(name: str, device: torch.device) -> list[str]:
     """Why the named loader cannot feed the device here; empty when it can."""
     found = []
-    if device.type == "cuda" and not torch.cuda.is_available():
-        found.append("torch sees no CUDA device")
-    if name != "dali":
-        return found
-    if platform.system() != "Linux":
-        found.append(f"DALI runs on Linux only, this is {platform.system()}")
-    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
-        found.append("nvidia.dali is not installed (pip install nvidia-dali-cuda130)")
-    if device.type not in ("cpu", "cuda"):
-        found.append(f"DALI feeds cpu and cuda, not {device.type}")
-    return found
+    if name == "dali":
+        if platform.system() != "Linux":
+            found.append(f"DALI runs on Linux only, this is {platform.system()}; choose distill.loader=torch")
+        found += module_reasons("nvidia.dali", remedy=extra("dali"))
+        if device.type not in ("cpu", "cuda"):
+            found.append(f"DALI feeds cpu and cuda, not {device.type}; choose distill.loader=torch")
+    return found + (cuda_reasons() if device.type == "cuda" else [])
 
 
 def open_loader(

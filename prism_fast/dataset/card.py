@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
+from huggingface_hub import DatasetCardData, metadata_load
 
 from prism_fast.config import RunConfig
 from prism_fast.dataset.record import Record
@@ -18,16 +18,15 @@ _UNSTATED = "not stated in its directory"
 
 
 def _front_matter(config: RunConfig, rows: int, files: str) -> str:
-    data = {
-        "pretty_name": config.name,
-        "license": "other",
-        "task_categories": ["image-classification"],
-        "size_categories": [next((name for limit, name in _SIZES if rows < limit), "n>10M")],
-        "tags": ["synthetic", "knowledge-distillation", *(["webdataset"] if files.endswith(".tar") else [])],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
-    }
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return text
+    data = DatasetCardData(
+        pretty_name=config.name,
+        license="other",
+        task_categories=["image-classification"],
+        size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>10M")],
+        tags=["synthetic", "knowledge-distillation", *(["webdataset"] if files.endswith(".tar") else [])],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
 
 
 def stated_license(path: Path) -> str:
@@ -36,7 +35,7 @@ def stated_license(path: Path) -> str:
     if folder.is_relative_to(assets()):
         return "see the NOTICE of prism-fast"
     card = folder / "README.md"
-    if card.is_file() and (found := _field(card.read_text(errors="replace"), "license")):
+    if card.is_file() and (found := _license_of_card(card)):
         return found
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (folder / name).is_file():
@@ -45,15 +44,12 @@ def stated_license(path: Path) -> str:
     return _UNSTATED
 
 
-def _field(card: str, key: str) -> str | None:
-    """One field of the YAML between the dashes that a model card begins with."""
-    if not card.startswith("---"):
-        return None
+def _license_of_card(card: Path) -> str | None:
     try:
-        data: Any = yaml.safe_load(card.split("---", 2)[1])
-    except (yaml.YAMLError, IndexError):
+        data = metadata_load(card) or {}
+    except (ValueError, yaml.YAMLError):  # somebody else's file
         return None
-    return str(data[key]) if isinstance(data, dict) and data.get(key) else None
+    return str(data["license"]) if data.get("license") else None
 
 
 def _license(config: RunConfig, part: str) -> str:
@@ -119,4 +115,4 @@ def dataset_card(config: RunConfig, records: Sequence[Record], files: str = "sha
         "Each sample: image, `.cls` and `.label` (class), `.logits` (teacher logits, float16), `.json` (prompt, "
         "energies).",
     ]
-    return f"---\n{_front_matter(config, rows, files)}---\n" + "\n".join(body) + "\n"
+    return _front_matter(config, rows, files) + "\n".join(body) + "\n"

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prism_fast.compile.parts import Parts
 from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier
+from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.models.text import TextHidden, TextPenultimate
-from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.synthesis.synthesizer import Synthesizer
 
 Call = Callable[[], Any]
@@ -130,8 +130,8 @@ def count_call(name: str, calls: int, module: nn.Module, call: Call) -> PartCost
 class _Shapes:
     """Inputs of every part, as :class:`Parts` shapes them."""
 
-    def __init__(self, run: Synthesizer) -> None:
-        self.run, self.parts = run, Parts(run)
+    def __init__(self, synthesizer: Synthesizer) -> None:
+        self.synthesizer, self.parts = synthesizer, Parts(synthesizer)
 
     @staticmethod
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -142,7 +142,7 @@ class _Shapes:
         return ids, torch.ones_like(ids)
 
     def unet(self) -> tuple[torch.Tensor, ...]:
-        rows, model = self.parts.unet_rows, self.run.model
+        rows, model = self.parts.unet_rows, self.synthesizer.model
         unet: Any = model.unet
         text = self.zeros(rows, self.parts.tokens, unet.config.cross_attention_dim)
         more: tuple[torch.Tensor, ...] = ()
@@ -155,16 +155,16 @@ class _Shapes:
         return self.zeros(rows, *self.parts.latent)
 
     def images(self) -> torch.Tensor:
-        return self.zeros(self.parts.batch, 3, *self.run.sampler.image_size)
+        return self.zeros(self.parts.batch, 3, *self.synthesizer.sampler.image_size)
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
-        (height, width), size = self.run.sampler.image_size, self.run.view_size
+        (height, width), size = self.synthesizer.sampler.image_size, self.synthesizer.view_size
         rows = self.parts.gradient_batch
         return self.zeros(rows, 1, size, height), self.zeros(rows, 1, size, width)
 
 
-def _text(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
-    model, tokens = run.model, shapes.tokens()
+def _text(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
+    model, tokens = synthesizer.model, shapes.tokens()
     first = TextPenultimate(model.text_encoder) if model.text_encoder_2 else TextHidden(model.text_encoder)
     first.masked = False  # a mask's values are looked at, and the meta device has none; it costs nothing
     found: dict[str, tuple[nn.Module, Call]] = {"text_encoder": (first, lambda: first(*tokens))}
@@ -174,10 +174,14 @@ def _text(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]
     return found
 
 
-def _unets(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
+def _unets(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
     inputs = shapes.unet()
-    whole, deep, shallow = WholeUNet(run.model.unet), DeepUNet(run.model.unet), ShallowUNet(run.model.unet)
-    if run.config.sampling.reuse_every == 1:
+    whole, deep, shallow = (
+        WholeUNet(synthesizer.model.unet),
+        DeepUNet(synthesizer.model.unet),
+        ShallowUNet(synthesizer.model.unet),
+    )
+    if synthesizer.config.sampling.reuse_every == 1:
         return {"unet": (whole, lambda: whole(*inputs))}
     with torch.no_grad():
         feature = deep(*inputs)[1]
@@ -187,8 +191,8 @@ def _unets(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call
     }
 
 
-def _gradient(run: Synthesizer, shapes: _Shapes) -> tuple[nn.Module, Call]:
-    module = StaticLatentClassifier(run.gradient_decoder, run.teacher).eval().requires_grad_(False)
+def _gradient(synthesizer: Synthesizer, shapes: _Shapes) -> tuple[nn.Module, Call]:
+    module = StaticLatentClassifier(synthesizer.gradient_decoder, synthesizer.teacher).eval().requires_grad_(False)
     views = shapes.views()
 
     def gradient() -> None:
@@ -199,23 +203,28 @@ def _gradient(run: Synthesizer, shapes: _Shapes) -> tuple[nn.Module, Call]:
     return module, gradient
 
 
-def _modules(run: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
-    decoder, teacher = run.decoder, ImageClassifier(run.teacher, run.sampler.image_size)
-    guided = {"energy_gradient": _gradient(run, shapes)} if run.config.guidance.enabled else {}
+def _modules(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
+    decoder, teacher = synthesizer.decoder, ImageClassifier(synthesizer.teacher, synthesizer.sampler.image_size)
+    guided = {"energy_gradient": _gradient(synthesizer, shapes)} if synthesizer.config.guidance.enabled else {}
     return {
-        **_text(run, shapes),
-        **_unets(run, shapes),
+        **_text(synthesizer, shapes),
+        **_unets(synthesizer, shapes),
         **guided,
         "decoder": (decoder, lambda: decoder(shapes.latents(shapes.parts.batch))),
         "teacher": (teacher, lambda: teacher(shapes.images())),
     }
 
 
-def count_run(run: Synthesizer) -> RunCost:
+def count_run(synthesizer: Synthesizer) -> RunCost:
     """Count every part of a run that :func:`prism_fast.estimate.outline.outline_run` gave."""
-    shapes = _Shapes(run)
-    modules = _modules(run, shapes)
+    shapes = _Shapes(synthesizer)
+    modules = _modules(synthesizer, shapes)
     with torch.no_grad():
         parts = tuple(count_call(name, shapes.parts.calls(name), *pair) for name, pair in modules.items())
     weights = {id(w): _size(w) for module, _ in modules.values() for w in (*module.parameters(), *module.buffers())}
-    return RunCost(run.config.sampling.fixed_batch_size, run.teacher.config.num_classes, parts, sum(weights.values()))
+    return RunCost(
+        synthesizer.config.sampling.fixed_batch_size,
+        synthesizer.teacher.config.num_classes,
+        parts,
+        sum(weights.values()),
+    )

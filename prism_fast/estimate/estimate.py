@@ -55,7 +55,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """The answer; ``assumptions`` are all that it rests on."""
 
     images: int
@@ -138,9 +138,9 @@ def peak_memory_bytes(config: RunConfig, cost: RunCost, precision: str) -> float
     return cost.weight_bytes + (engines + most) * ratio
 
 
-def make_plan(
+def make_estimate(
     config: RunConfig, cost: RunCost, request: Request, device: Device, measured: Measured | None = None
-) -> Plan:
+) -> Estimate:
     """Estimate a run on ``request.count`` devices.
 
     Args:
@@ -158,7 +158,7 @@ def make_plan(
     start_s = measured.start_s if measured else 0.0
     hours = (start_s + -(-shards // request.count) * shard_s) / 3600
     memory, slowest = peak_memory_bytes(config, cost, precision), max(parts, key=lambda part: part.share)
-    return Plan(
+    return Estimate(
         images=request.images,
         devices=request.count,
         shards=shards,

@@ -19,7 +19,7 @@ Labels = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 
 @dataclass(frozen=True)
-class PerClass:
+class ImagesByClass:
     """Images of the rarest class, of a class on average, and of the commonest."""
 
     min: int
@@ -44,7 +44,7 @@ class Stats:
     quarantined: int
     size_bytes: int
     classes: int
-    images_by_class: PerClass
+    images_by_class: ImagesByClass
     objective_before_mean: float | None
     energy_after_mean: float | None
     images_per_s: float | None
@@ -97,7 +97,7 @@ def stats(path: Path) -> Stats:
         quarantined=sum(len(r.quarantined) for r in records),
         size_bytes=sum(r.size_bytes for r in records),
         classes=len(by_class),
-        images_by_class=PerClass(int(by_class.min()), float(by_class.mean()), int(by_class.max())),
+        images_by_class=ImagesByClass(int(by_class.min()), float(by_class.mean()), int(by_class.max())),
         objective_before_mean=_mean((r.objective_before_mean, r.rows) for r in records),
         energy_after_mean=_mean((r.energy_after_mean, r.rows) for r in records),
         images_per_s=images / seconds if seconds else None,

@@ -24,13 +24,13 @@ from prism_kernels import guided_combine, guided_step
 from prism_fast.config import GuidanceConfig, SamplingConfig
 from prism_fast.guidance.view import view_boxes
 from prism_fast.sampling.noise import initial_latents, view_draws
-from prism_fast.sampling.noise_schedule import Grid
-from prism_fast.sampling.savings import Step, guided_steps, make_schedule
+from prism_fast.sampling.noise_schedule import NoiseSchedule
+from prism_fast.sampling.savings import Step, guided_steps, make_savings
 from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 
 @dataclass(frozen=True)
-class Batch:
+class SamplingBatch:
     """What one batch of samples is made from.
 
     ``conditions`` are the UNet's inputs after ``z`` and ``t``, unconditional rows first: the text and, for SDXL,
@@ -80,10 +80,10 @@ class Engines:
 
 
 @dataclass
-class _Run:
+class _State:
     """One batch on its way: what was moved to the device beforehand, and what one step leaves for the next."""
 
-    batch: Batch
+    batch: SamplingBatch
     both: tuple[torch.Tensor, ...]
     conditional: tuple[torch.Tensor, ...]
     timesteps: torch.Tensor
@@ -93,12 +93,12 @@ class _Run:
 
 
 class GuidedSampler:
-    """Sampling with fixed networks, grid and settings."""
+    """Sampling with fixed networks, schedule and settings."""
 
     def __init__(
         self,
         engines: Engines,
-        grid: Grid,
+        schedule: NoiseSchedule,
         prediction_type: str,
         latent_shape: tuple[int, int, int],
         seed: int,
@@ -106,54 +106,59 @@ class GuidedSampler:
         guidance: GuidanceConfig,
         image_size: tuple[int, int],
     ) -> None:
-        self.engines, self.grid, self.prediction_type, self.latent_shape = engines, grid, prediction_type, latent_shape
+        self.engines, self.schedule, self.prediction_type, self.latent_shape = (
+            engines,
+            schedule,
+            prediction_type,
+            latent_shape,
+        )
         self.seed, self.sampling, self.guidance = seed, sampling, guidance
         self.image_size = image_size
-        self.guided_steps = guided_steps(guidance, len(grid))
-        self.schedule = make_schedule(len(grid), sampling, guidance)
+        self.guided_steps = guided_steps(guidance, len(schedule))
+        self.savings = make_savings(len(schedule), sampling, guidance)
 
-    def begin(self, batch: Batch, device: torch.device) -> _Run:
+    def begin(self, batch: SamplingBatch, device: torch.device) -> _State:
         """Everything that the host gives to a batch, on the device."""
         n = len(batch.indices)
-        fresh = [i for i, step in enumerate(self.schedule) if step.gradient == "fresh"]
+        fresh = [i for i, step in enumerate(self.savings) if step.gradient == "fresh"]
         boxes = [self.boxes(batch.indices, i) for i in fresh]
-        return _Run(
+        return _State(
             batch=batch,
             both=batch.conditions,
             conditional=tuple(c[n:] for c in batch.conditions),
-            timesteps=torch.tensor(self.grid.timesteps, device=device).unsqueeze(1).expand(-1, 2 * n),
+            timesteps=torch.tensor(self.schedule.timesteps, device=device).unsqueeze(1).expand(-1, 2 * n),
             boxes=dict(zip(fresh, torch.stack(boxes).to(device), strict=True)) if fresh else {},
             correction_rms=torch.zeros(n, device=device),
         )
 
-    def unet_inputs(self, run: _Run, z: torch.Tensor, i: int, both: bool) -> tuple[torch.Tensor, ...]:
+    def unet_inputs(self, state: _State, z: torch.Tensor, i: int, both: bool) -> tuple[torch.Tensor, ...]:
         """Both branches of classifier-free guidance in one batch, or the conditional one: (2n or n, c, h, w), ..."""
-        conditions = run.both if both else run.conditional
+        conditions = state.both if both else state.conditional
         z = (torch.cat([z, z]) if both else z).to(conditions[0].dtype)
-        return z, run.timesteps[i, : len(z)], *conditions
+        return z, state.timesteps[i, : len(z)], *conditions
 
-    def _predict(self, run: _Run, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
+    def _predict(self, state: _State, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
         """The UNet's prediction, whole or from kept features: (2n or n, c, h, w), float32."""
-        inputs = self.unet_inputs(run, z, i, step.both)
+        inputs = self.unet_inputs(state, z, i, step.both)
         if step.network == "whole":
             return self.engines.unet.run(*inputs)[0].float()
         if step.network == "deep":
-            prediction, run.feature = self.engines.unet_deep.run(*inputs)
+            prediction, state.feature = self.engines.unet_deep.run(*inputs)
             return prediction.float()
-        assert run.feature is not None
-        return self.engines.unet_shallow.run(*inputs, run.feature[-len(inputs[0]) :])[0].float()
+        assert state.feature is not None
+        return self.engines.unet_shallow.run(*inputs, state.feature[-len(inputs[0]) :])[0].float()
 
-    def denoise(self, run: _Run, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
-        """Predicted clean latents; the RMS (n,) of their CFG correction stays in ``run`` for steps without one."""
-        prediction = self._predict(run, z, i, step)
-        alpha, sigma = self.grid.alphas[i], self.grid.sigmas[i]
+    def denoise(self, state: _State, z: torch.Tensor, i: int, step: Step) -> torch.Tensor:
+        """Predicted clean latents; the RMS (n,) of their CFG correction stays in ``state`` for steps without one."""
+        prediction = self._predict(state, z, i, step)
+        alpha, sigma = self.schedule.alphas[i], self.schedule.sigmas[i]
         if not step.both:
             if self.prediction_type == "v_prediction":
                 return alpha * z - sigma * prediction
             return (z - sigma * prediction) / alpha
         scale, kind = self.sampling.guidance_scale, self.prediction_type
         combined = guided_combine(z, prediction, scale, alpha, sigma, kind)  # type: ignore[arg-type]
-        run.correction_rms = (combined.correction_squares / z[0].numel()).sqrt()
+        state.correction_rms = (combined.correction_squares / z[0].numel()).sqrt()
         return combined.denoised
 
     def boxes(self, indices: Sequence[int], i: int) -> torch.Tensor:
@@ -162,7 +167,7 @@ class GuidedSampler:
         return view_boxes(draws, self.guidance.view_scale, self.guidance.view_flip, self.image_size)
 
     def _refresh(
-        self, run: _Run, denoised: torch.Tensor, i: int, energy: torch.Tensor, gradient: torch.Tensor
+        self, state: _State, denoised: torch.Tensor, i: int, energy: torch.Tensor, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Fresh energies and gradients of the samples that are not settled; a settled one's energy becomes -inf.
 
@@ -173,54 +178,54 @@ class GuidedSampler:
         settled = torch.full_like(energy, -torch.inf)
         if not len(rows):
             return settled, gradient
-        inputs = (x[rows] for x in (denoised, run.batch.labels, run.boxes[i]))
+        inputs = (x[rows] for x in (denoised, state.batch.labels, state.boxes[i]))
         fresh_energy, fresh_gradient, _ = self.engines.energy_gradient.run(*inputs)
         return settled.index_copy(0, rows, fresh_energy), gradient.index_copy(0, rows, fresh_gradient)
 
     def _gradient(
-        self, run: _Run, z: torch.Tensor, denoised: torch.Tensor, i: int
+        self, state: _State, z: torch.Tensor, denoised: torch.Tensor, i: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energy (n,) and its gradient (n, c, h, w) by the denoised latents, or by ``z`` through the UNet."""
-        labels, boxes = run.batch.labels, run.boxes[i]
+        labels, boxes = state.batch.labels, state.boxes[i]
         if self.guidance.mode == "denoised":
             energy, gradient, _ = self.engines.energy_gradient.run(denoised, labels, boxes)
             return energy, gradient
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
-            clean = self.denoise(run, leaf, i, self.schedule[i])
+            clean = self.denoise(state, leaf, i, self.savings[i])
             energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), labels, boxes)
             (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
-        run.correction_rms = run.correction_rms.detach()
+        state.correction_rms = state.correction_rms.detach()
         return energy, gradient
 
     @torch.no_grad()
-    def sample(self, batch: Batch, device: torch.device) -> Sampled:
+    def sample(self, batch: SamplingBatch, device: torch.device) -> Sampled:
         """Run every step for one batch."""
         n, guidance = len(batch.indices), self.guidance
         z = initial_latents(self.seed, batch.indices, self.latent_shape).to(device)
-        run = self.begin(batch, device)
+        state = self.begin(batch, device)
         noise = CounterNoise(self.seed, torch.tensor(batch.indices, device=device), self.latent_shape)
-        solver = make_solver(self.sampling.solver, self.grid, noise)
+        solver = make_solver(self.sampling.solver, self.schedule, noise)
         before = torch.full((n,), float("nan"), device=device)
         guided, refused = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
         energy, gradient = before, torch.zeros_like(z)
-        for i, step in enumerate(self.schedule):
-            denoised = self.denoise(run, z, i, step)
+        for i, step in enumerate(self.savings):
+            denoised = self.denoise(state, z, i, step)
             if step.gradient == "none":
                 z = solver.step(z, denoised, i)
                 continue
             if i == self.guided_steps.start:
-                energy, gradient = self._gradient(run, z, denoised, i)
+                energy, gradient = self._gradient(state, z, denoised, i)
                 before = energy
             elif step.gradient == "fresh" and guidance.settled_below is not None:
-                energy, gradient = self._refresh(run, denoised, i, energy, gradient)
+                energy, gradient = self._refresh(state, denoised, i, energy, gradient)
             elif step.gradient == "fresh":
-                energy, gradient = self._gradient(run, z, denoised, i)
+                energy, gradient = self._gradient(state, z, denoised, i)
             active = energy > batch.margins
             moved = guided_step(
                 denoised,
                 gradient,
-                run.correction_rms,
+                state.correction_rms,
                 active,
                 guidance.scale,
                 guidance.max_gradient_rms,

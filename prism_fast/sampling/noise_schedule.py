@@ -9,7 +9,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Grid:
+class NoiseSchedule:
     """Steps from pure noise to the clean latent.
 
     ``alphas`` and ``sigmas`` have one entry more than ``timesteps``: the last is the clean end (1, 0).
@@ -24,8 +24,8 @@ class Grid:
         return len(self.timesteps)
 
 
-def make_grid(scheduler: Any, steps: int) -> Grid:
-    """Grid of a diffusers scheduler: its betas, its spacing of timesteps."""
+def make_noise_schedule(scheduler: Any, steps: int) -> NoiseSchedule:
+    """NoiseSchedule of a diffusers scheduler: its betas, its spacing of timesteps."""
     from diffusers import DDIMScheduler
 
     ddim = DDIMScheduler.from_config(scheduler.config)
@@ -34,4 +34,4 @@ def make_grid(scheduler: Any, steps: int) -> Grid:
     products = ddim.alphas_cumprod.double()[torch.tensor(timesteps)]
     alphas = [*products.sqrt().tolist(), 1.0]
     sigmas = [*(1 - products).sqrt().tolist(), 0.0]
-    return Grid(tuple(timesteps), tuple(alphas), tuple(sigmas))
+    return NoiseSchedule(tuple(timesteps), tuple(alphas), tuple(sigmas))

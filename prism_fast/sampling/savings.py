@@ -1,6 +1,6 @@
-"""What each step of a batch computes, decided before the first one: the loop itself asks nobody.
+"""What each step of a batch computes and what it saves, decided before the first one: the loop itself asks nobody.
 
-Three savings are schedules: classifier-free guidance on a part of the steps (Kynkäänniemi et al. 2024, "Applying
+Three savings are by step: classifier-free guidance on a part of the steps (Kynkäänniemi et al. 2024, "Applying
 guidance in a limited interval"), the UNet's deep features at every n-th step (Ma et al. 2023, "DeepCache"), and the
 energy gradient at every k-th guided step. With all of them off each step runs the whole UNet for both branches.
 """
@@ -42,19 +42,19 @@ def _gradient(i: int, guided: range, every: int) -> Gradient:
     return "fresh" if (i - guided.start) % every == 0 else "reused"
 
 
-def make_schedule(steps: int, sampling: SamplingConfig, guidance: GuidanceConfig) -> tuple[Step, ...]:
+def make_savings(steps: int, sampling: SamplingConfig, guidance: GuidanceConfig) -> tuple[Step, ...]:
     """Every step of a batch.
 
     The deep features of a step that ran the conditional branch alone do not serve one that runs both.
     """
     guided, both_in = guided_steps(guidance, steps), steps_in(sampling.guidance_interval, steps)
-    schedule: list[Step] = []
+    savings: list[Step] = []
     last_deep: int | None = None
     for i in range(steps):
         both, network = i in both_in, "whole"
         if sampling.reuse_every > 1:
             usable = last_deep is not None and i - last_deep < sampling.reuse_every
-            kept = usable and last_deep is not None and (schedule[last_deep].both or not both)
+            kept = usable and last_deep is not None and (savings[last_deep].both or not both)
             network, last_deep = ("shallow", last_deep) if kept else ("deep", i)
-        schedule.append(Step(both, network, _gradient(i, guided, guidance.every)))  # type: ignore[arg-type]
-    return tuple(schedule)
+        savings.append(Step(both, network, _gradient(i, guided, guidance.every)))  # type: ignore[arg-type]
+    return tuple(savings)

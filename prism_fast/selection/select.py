@@ -27,7 +27,7 @@ Phase = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
-class PerClass:
+class AcceptedByClass:
     """Accepted images of the class that has fewest, of the one in the middle, and of the one that has most."""
 
     min: int
@@ -44,7 +44,7 @@ class Selection:
     accepted: int
     rejected: dict[str, int]
     classes: int
-    accepted_by_class: PerClass
+    accepted_by_class: AcceptedByClass
     short: int
 
 
@@ -149,7 +149,7 @@ def _summary(run_hash: str, ledger: Ledger, classes: int, settings: Settings) ->
         accepted=int(counts[_ACCEPTED]),
         rejected={name: int(count) for name, count in zip(REASONS[1:], counts[1:], strict=True)},
         classes=classes,
-        accepted_by_class=PerClass(int(taken.min()), float(np.median(taken)), int(taken.max())),
+        accepted_by_class=AcceptedByClass(int(taken.min()), float(np.median(taken)), int(taken.max())),
         short=sum(quota is not None and count < quota for count, quota in zip(taken.tolist(), quotas, strict=True)),
     )
 

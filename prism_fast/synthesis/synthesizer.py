@@ -23,13 +23,12 @@ from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.content_hash import content_hash
 from prism_fast.models.device import require_device
+from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet, fuse_norms
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, LightDecoder, load_diffusion, load_light_decoder
-from prism_fast.models.fused_norms import fuse_norms
 from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
-from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.prompts.row import PlanRow
-from prism_fast.sampling.loop import Batch, Engines, GuidedSampler, Sampled
-from prism_fast.sampling.noise_schedule import make_grid
+from prism_fast.sampling.loop import Engines, GuidedSampler, Sampled, SamplingBatch
+from prism_fast.sampling.noise_schedule import make_noise_schedule
 
 #: Embeddings kept: 242 MB at Stable Diffusion 1.5's 77 tokens of 768 numbers; a million prompts would take 242 GB.
 REMEMBERED_PROMPTS = 1024
@@ -149,7 +148,7 @@ class Synthesizer:
         shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
         return GuidedSampler(
             self.engines,
-            make_grid(self.model.scheduler, sampling.steps),
+            make_noise_schedule(self.model.scheduler, sampling.steps),
             self.model.prediction_type,
             shape,
             self.config.seed,
@@ -196,12 +195,12 @@ class Synthesizer:
         ids = torch.tensor([*size, 0.0, 0.0, *size], device=self.device, dtype=embedding.text.dtype)
         return embedding.text, embedding.pooled, ids.expand(len(prompts), 6)
 
-    def batch(self, rows: Sequence[PlanRow]) -> Batch:
+    def batch(self, rows: Sequence[PlanRow]) -> SamplingBatch:
         """The sampler's batch of some plan rows."""
         labels = [row.label for row in rows]
         margins = [self.margins.get(label, float("-inf")) for label in labels]
         prompts = [*(row.negative_prompt for row in rows), *(row.prompt for row in rows)]
-        return Batch(
+        return SamplingBatch(
             indices=tuple(row.index for row in rows),
             labels=torch.tensor(labels, device=self.device),
             conditions=self.conditions(prompts),

@@ -94,7 +94,7 @@ def test_a_wrong_derivative_fails_the_gate(broken: tuple[Parts, Graph], shelf: S
     store, part = shelf(part="decoder"), parts.get("energy_gradient")
     before = contents(store.root)
     with pytest.raises(GateError) as caught:
-        builder(parts, store).one(part, graph, backend("openvino"), "fp32", Probes(parts.run, part))
+        builder(parts, store).one(part, graph, backend("openvino"), "fp32", Probes(parts.synthesizer, part))
     said = one_line(caught.value)
     assert said.startswith("energy_gradient (fp32): output gradient has relative error ")
     assert "(at most 0.005), cosine " in said
@@ -283,4 +283,4 @@ def test_inductor_builds_a_part_of_one_output(parts: Parts, tmp_path: Path) -> N
         (latents,) = parts.get("decoder").random(3)
         (images,) = engine.run(latents[:3])
     assert images.shape == (3, 3, 16, 16)
-    torch.testing.assert_close(images, parts.run.decoder(latents[:3]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(images, parts.synthesizer.decoder(latents[:3]), rtol=0, atol=1e-5)

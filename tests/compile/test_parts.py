@@ -61,7 +61,7 @@ def test_the_names(parts: Parts) -> None:
 def test_traced_modules_compute_what_the_oracle_computes(parts: Parts, name: str, tmp_path: Path) -> None:
     part = parts.get(name)
     module = part.make_graph(tmp_path).module("fp32")
-    for inputs in (part.random(1), real_inputs(parts.run, name)):
+    for inputs in (part.random(1), real_inputs(parts.synthesizer, name)):
         rows = check_inputs(part.spec, inputs, "cpu")
         assert rows == part.spec.batch == parts.batch * (2 if name in UNETS else 1)
         wanted = part.oracle.run(*inputs)
@@ -82,9 +82,9 @@ def test_random_inputs_follow_their_seed(parts: Parts, name: str) -> None:
 
 
 def test_real_inputs_hold_different_rows(parts: Parts) -> None:
-    (latents,) = real_inputs(parts.run, "decoder")
+    (latents,) = real_inputs(parts.synthesizer, "decoder")
     assert latents.flatten(1).std(0).min() > 0
-    tokens, _ = real_inputs(parts.run, "text_encoder")
+    tokens, _ = real_inputs(parts.synthesizer, "text_encoder")
     assert len({tuple(row.tolist()) for row in tokens}) > 1
 
 
@@ -93,7 +93,7 @@ def test_another_precision_leaves_the_runs_weights_alone(parts: Parts, precision
     part = parts.get("decoder")
     module, inputs = part.make_graph(tmp_path).module(precision), part.random(1)
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16 if precision == "bf16" else torch.float16}
-    assert {p.dtype for p in parts.run.decoder.parameters()} == {torch.float32}
+    assert {p.dtype for p in parts.synthesizer.decoder.parameters()} == {torch.float32}
     with torch.no_grad():
         (image,) = module(*inputs)
     assert image.dtype == torch.float32

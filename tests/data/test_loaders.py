@@ -1,3 +1,4 @@
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -145,12 +146,12 @@ def test_crop_boxes_are_inside_and_as_large_as_asked() -> None:
 
 
 def test_a_named_loader_that_cannot_run_says_every_reason(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(loader.platform, "system", lambda: "Darwin")
     with pytest.raises(InputError) as caught:
         open_loader(shards, config(), "cuda", MEAN, STD)
-    for reason in ("no CUDA device", "Linux only", "pip install nvidia-dali-cuda130", "distill.loader=torch"):
+    for reason in ("no CUDA GPU", "Linux only", "pip install 'prism-fast[dali]'", "distill.loader=torch"):
         assert reason in str(caught.value)
 
 

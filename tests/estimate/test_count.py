@@ -16,7 +16,7 @@ from prism_fast.config import RunConfig, load_config
 from prism_fast.errors import DataError, InputError
 from prism_fast.estimate.count import RunCost, count_call, count_run
 from prism_fast.estimate.outline import outline_run
-from prism_fast.models.unet_split import WholeUNet
+from prism_fast.models.diffusers_blocks import WholeUNet
 from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.tiny import write_config
 

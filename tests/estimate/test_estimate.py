@@ -12,7 +12,7 @@ from prism_fast.config import RunConfig, load_config
 from prism_fast.errors import DataError, InputError
 from prism_fast.estimate.count import PartCost, RunCost
 from prism_fast.estimate.devices import Device, device_names, find_device
-from prism_fast.estimate.estimate import Efficiency, Plan, Request, make_plan, precision_of
+from prism_fast.estimate.estimate import Efficiency, Estimate, Request, make_estimate, precision_of
 from prism_fast.estimate.measured import Measured, read_bench
 
 DEVICE = Device("toy", "Toy", half_flops=200.0, fp32_flops=100.0, bandwidth=50.0, memory_bytes=1000.0, usd_per_hour=2.0)
@@ -26,9 +26,9 @@ def config() -> RunConfig:
     return load_config("minis-emoji", (*sizes, "launch.streams=1"))
 
 
-def plan(config: RunConfig, images: int = 64, count: int = 2, **more: object) -> Plan:
+def plan(config: RunConfig, images: int = 64, count: int = 2, **more: object) -> Estimate:
     request = Request(images, count, 2.0, Efficiency(0.5, 0.5))
-    return make_plan(config, COST, request, DEVICE, **more)  # type: ignore[arg-type]
+    return make_estimate(config, COST, request, DEVICE, **more)  # type: ignore[arg-type]
 
 
 def test_the_roofline_by_hand(config: RunConfig) -> None:
@@ -63,7 +63,7 @@ def test_half_precision_computes_twice_as_fast_and_moves_half(config: RunConfig)
     assert [p.ms_per_image for p in made.parts] == [pytest.approx(2500), pytest.approx(2000)]
     assert made.peak_memory_bytes == 450
     small = replace(DEVICE, memory_bytes=449.0)
-    assert make_plan(half, COST, Request(8, 1, 1.0), small).fits is False
+    assert make_estimate(half, COST, Request(8, 1, 1.0), small).fits is False
 
 
 def test_a_shard_that_is_begun_is_paid_for(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ import copy
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from prism_fast.models.fused_norms import GroupNormSiLU, fuse_norms
+from prism_fast.models.diffusers_blocks import GroupNormSiLU, fuse_norms
 
 
 def test_images_and_gradients_stay_the_same() -> None:

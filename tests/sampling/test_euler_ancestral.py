@@ -12,7 +12,7 @@ from diffusers.schedulers import scheduling_euler_ancestral_discrete as theirs
 from prism_kernels import counter_noise, guided_step
 from torch import Tensor
 
-from prism_fast.sampling.noise_schedule import Grid, make_grid
+from prism_fast.sampling.noise_schedule import NoiseSchedule, make_noise_schedule
 from prism_fast.sampling.solvers.euler_ancestral import CounterNoise, EulerAncestral
 from tests.sampling.test_solvers import BETAS, NUMPY_COPY, LinearModel, _assert_near, _ddim, _log_snr_grid
 
@@ -27,31 +27,31 @@ def _noise(shape: tuple[int, ...], dtype: torch.dtype, i: int) -> Tensor:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_equals_diffusers_with_the_same_noise(prediction: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ddim = LinearModel(torch.float32), _ddim(prediction, "trailing")
-    grid = make_grid(ddim, steps)
+    schedule = make_noise_schedule(ddim, steps)
     scheduler = EulerAncestralDiscreteScheduler(**BETAS, prediction_type=prediction, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    assert tuple(int(t) for t in scheduler.timesteps) == grid.timesteps
+    assert tuple(int(t) for t in scheduler.timesteps) == schedule.timesteps
     shape = tuple(model.start.shape)
-    y = model.start / grid.alphas[0]  # diffusers keeps the variance-exploding x / alpha
+    y = model.start / schedule.alphas[0]  # diffusers keeps the variance-exploding x / alpha
     for i, t in enumerate(scheduler.timesteps):
         monkeypatch.setattr(theirs, "randn_tensor", lambda *_, i=i, **__: _noise(shape, torch.float32, i))
         y = scheduler.step(model(scheduler.scale_model_input(y, t), int(t)), t, y).prev_sample
-    solver, x = EulerAncestral(grid, lambda i: _noise(shape, torch.float32, i)), model.start
-    for i, t in enumerate(grid.timesteps):
-        alpha, sigma, out = grid.alphas[i], grid.sigmas[i], model(x, t)
+    solver, x = EulerAncestral(schedule, lambda i: _noise(shape, torch.float32, i)), model.start
+    for i, t in enumerate(schedule.timesteps):
+        alpha, sigma, out = schedule.alphas[i], schedule.sigmas[i], model(x, t)
         x = solver.step(x, (x - sigma * out) / alpha if prediction == "epsilon" else alpha * x - sigma * out, i)
     _assert_near(x, y, 3e-5)
 
 
 def test_a_known_sample_stays_on_its_marginal() -> None:
     """Given x₀ itself, noise at every level has the variance that the forward process gives it: 1 ± 5/√(n/2)."""
-    n, grid = 20000, _log_snr_grid(6)
+    n, schedule = 20000, _log_snr_grid(6)
     shape, clean = (n, 1, 1, 1), 0.3
-    solver = EulerAncestral(grid, lambda i: _noise(shape, torch.float64, i + 1))
-    x = grid.alphas[0] * clean + grid.sigmas[0] * _noise(shape, torch.float64, 0)
-    for i in range(len(grid)):
+    solver = EulerAncestral(schedule, lambda i: _noise(shape, torch.float64, i + 1))
+    x = schedule.alphas[0] * clean + schedule.sigmas[0] * _noise(shape, torch.float64, 0)
+    for i in range(len(schedule)):
         x = solver.step(x, torch.full_like(x, clean), i)
-        noise = (x - grid.alphas[i + 1] * clean) / grid.sigmas[i + 1]
+        noise = (x - schedule.alphas[i + 1] * clean) / schedule.sigmas[i + 1]
         assert float(noise.var()) == pytest.approx(1, abs=5 / math.sqrt(n / 2))
         assert float(noise.mean()) == pytest.approx(0, abs=5 / math.sqrt(n))
 
@@ -59,47 +59,47 @@ def test_a_known_sample_stays_on_its_marginal() -> None:
 MEAN, SPREAD = 0.7, 0.4
 
 
-def _gain(grid: Grid, i: int) -> float:
+def _gain(schedule: NoiseSchedule, i: int) -> float:
     """Slope of the exact denoiser of data N(MEAN, SPREAD²)."""
-    alpha, sigma = grid.alphas[i], grid.sigmas[i]
+    alpha, sigma = schedule.alphas[i], schedule.sigmas[i]
     return alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
 
 
-def _final_variance(steps: int) -> tuple[Grid, float]:
+def _final_variance(steps: int) -> tuple[NoiseSchedule, float]:
     """Every step is linear, so the samples' variance is a recursion: z' = (a + b · gain) z + d · noise."""
-    grid = _log_snr_grid(steps, first=-4.0, last=4.0)
-    solver = EulerAncestral(grid, lambda i: torch.zeros(()))
-    variance = grid.alphas[0] ** 2 * SPREAD**2 + grid.sigmas[0] ** 2
+    schedule = _log_snr_grid(steps, first=-4.0, last=4.0)
+    solver = EulerAncestral(schedule, lambda i: torch.zeros(()))
+    variance = schedule.alphas[0] ** 2 * SPREAD**2 + schedule.sigmas[0] ** 2
     for i in range(steps):
         a, b, _ = solver.weights(i)
-        variance = (a + b * _gain(grid, i)) ** 2 * variance + solver.noise_weight(i) ** 2
-    return grid, variance
+        variance = (a + b * _gain(schedule, i)) ** 2 * variance + solver.noise_weight(i) ** 2
+    return schedule, variance
 
 
 def test_gaussian_data_gets_its_variance() -> None:
     """The marginal's error falls like one over the steps: the noise of a step does not know how unsure x₀ is."""
     counts, errors = np.array([64, 128, 256, 512, 1024]), []
     for steps in counts:
-        grid, variance = _final_variance(int(steps))
-        errors.append(abs(variance / (grid.alphas[-1] ** 2 * SPREAD**2 + grid.sigmas[-1] ** 2) - 1))
+        schedule, variance = _final_variance(int(steps))
+        errors.append(abs(variance / (schedule.alphas[-1] ** 2 * SPREAD**2 + schedule.sigmas[-1] ** 2) - 1))
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(1, abs=0.1)
     assert errors[-1] < 0.02
 
 
 def test_samples_have_the_variance_of_the_recursion() -> None:
     n, steps = 20000, 16
-    grid, variance = _final_variance(steps)
-    solver = EulerAncestral(grid, lambda i: _noise((n, 1, 1, 1), torch.float64, i + 1))
-    start = math.hypot(grid.alphas[0] * SPREAD, grid.sigmas[0])
-    x = grid.alphas[0] * MEAN + start * _noise((n, 1, 1, 1), torch.float64, 0)
+    schedule, variance = _final_variance(steps)
+    solver = EulerAncestral(schedule, lambda i: _noise((n, 1, 1, 1), torch.float64, i + 1))
+    start = math.hypot(schedule.alphas[0] * SPREAD, schedule.sigmas[0])
+    x = schedule.alphas[0] * MEAN + start * _noise((n, 1, 1, 1), torch.float64, 0)
     for i in range(steps):
-        x = solver.step(x, MEAN + _gain(grid, i) * (x - grid.alphas[i] * MEAN), i)
-    assert float(x.mean()) == pytest.approx(grid.alphas[-1] * MEAN, abs=5 * math.sqrt(variance / n))
+        x = solver.step(x, MEAN + _gain(schedule, i) * (x - schedule.alphas[i] * MEAN), i)
+    assert float(x.mean()) == pytest.approx(schedule.alphas[-1] * MEAN, abs=5 * math.sqrt(variance / n))
     assert float(x.var()) == pytest.approx(variance, rel=5 * math.sqrt(2 / n))
 
 
 ALPHAS = (0.1, 0.4, 0.7, 0.9, 1.0)
-GRID = Grid((900, 600, 300, 100), ALPHAS, tuple((1 - a * a) ** 0.5 for a in ALPHAS))
+GRID = NoiseSchedule((900, 600, 300, 100), ALPHAS, tuple((1 - a * a) ** 0.5 for a in ALPHAS))
 
 
 def _counters(*indices: int) -> CounterNoise:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from prism_kernels import LinearUpdate, guided_step
 
-from prism_fast.sampling.noise_schedule import Grid
+from prism_fast.sampling.noise_schedule import NoiseSchedule
 from prism_fast.sampling.solvers import DDIM, DPMSolverPP2M, Euler
 
 ALPHAS = (0.1, 0.4, 0.7, 0.9, 1.0)
-GRID = Grid((900, 600, 300, 100), ALPHAS, tuple((1 - a * a) ** 0.5 for a in ALPHAS))
+GRID = NoiseSchedule((900, 600, 300, 100), ALPHAS, tuple((1 - a * a) ** 0.5 for a in ALPHAS))
 
 
 @pytest.mark.parametrize("kind", [DDIM, Euler, DPMSolverPP2M])

@@ -16,7 +16,7 @@ from prism_fast.config import GuidanceConfig, Objective, RunConfig, SolverName, 
 from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import ConfigError
 from prism_fast.models.text import Embedding
-from prism_fast.sampling.loop import Batch, GuidedSampler, Sampled
+from prism_fast.sampling.loop import GuidedSampler, Sampled, SamplingBatch
 from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.tiny import write_config
 
@@ -61,7 +61,7 @@ def synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
     return Synthesizer.load(load_config(str(write_config(folder, sampling=sampling))))
 
 
-def _batch(synthesizer: Synthesizer, indices: list[int], margin: float = float("-inf")) -> Batch:
+def _batch(synthesizer: Synthesizer, indices: list[int], margin: float = float("-inf")) -> SamplingBatch:
     rows = build_plan(synthesizer.config, max(indices) + 1)
     batch = synthesizer.batch([rows[i] for i in indices])
     return replace(batch, margins=torch.full((len(indices),), margin))
@@ -274,7 +274,7 @@ def test_reused_features_of_every_step_are_the_whole_unet(synthesizer: Synthesiz
     batch = _batch(synthesizer, [0, 1])
     whole = _sampler(synthesizer).sample(batch, CPU)
     sampler = _sampler(synthesizer)
-    sampler.schedule = tuple(replace(step, network="deep") for step in sampler.schedule)
+    sampler.savings = tuple(replace(step, network="deep") for step in sampler.savings)
     assert torch.equal(sampler.sample(batch, CPU).latents, whole.latents)
 
 
@@ -299,7 +299,7 @@ def test_steps_outside_of_the_interval_run_one_branch(synthesizer: Synthesizer) 
     assert unet.rows == [6] * (STEPS // 2) + [3] * (STEPS // 2)
     # A step outside does what guidance scale 1 does.
     other = _sampler(synthesizer, sampling={"guidance_scale": 1.0}, enabled=False)
-    other.schedule, other.sampling = sampler.schedule, sampler.sampling
+    other.savings, other.sampling = sampler.savings, sampler.sampling
     torch.testing.assert_close(made, other.sample(batch, CPU).latents)
 
 

@@ -10,34 +10,34 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prism_fast.config import GuidanceConfig, SamplingConfig
-from prism_fast.sampling.savings import Step, make_schedule
+from prism_fast.sampling.savings import Step, make_savings
 
 
-def _schedule(steps: int, sampling: dict[str, Any] | None = None, **guidance: Any) -> tuple[Step, ...]:
-    return make_schedule(steps, SamplingConfig(**(sampling or {})), GuidanceConfig(**guidance))
+def _savings(steps: int, sampling: dict[str, Any] | None = None, **guidance: Any) -> tuple[Step, ...]:
+    return make_savings(steps, SamplingConfig(**(sampling or {})), GuidanceConfig(**guidance))
 
 
 def test_everything_off_runs_the_whole_unet_for_both_branches() -> None:
-    assert _schedule(5, enabled=False) == (Step(True, "whole", "none"),) * 5
+    assert _savings(5, enabled=False) == (Step(True, "whole", "none"),) * 5
 
 
 def test_deep_features_are_computed_at_every_nth_step() -> None:
-    networks = [step.network for step in _schedule(7, {"reuse_every": 3}, enabled=False)]
+    networks = [step.network for step in _savings(7, {"reuse_every": 3}, enabled=False)]
     assert networks == ["deep", "shallow", "shallow", "deep", "shallow", "shallow", "deep"]
 
 
 def test_gradients_are_taken_at_every_kth_guided_step() -> None:
-    steps = _schedule(10, every=3, window=(0.2, 0.8))
+    steps = _savings(10, every=3, window=(0.2, 0.8))
     assert [s.gradient for s in steps] == ["none"] * 2 + ["fresh", "reused", "reused"] * 2 + ["none"] * 2
 
 
 def test_an_interval_without_guidance_runs_one_branch() -> None:
-    steps = _schedule(10, {"guidance_interval": (0.1, 0.7)}, enabled=False)
+    steps = _savings(10, {"guidance_interval": (0.1, 0.7)}, enabled=False)
     assert [s.both for s in steps] == [False] + [True] * 6 + [False] * 3
 
 
 def test_deep_features_of_one_branch_do_not_serve_both() -> None:
-    steps = _schedule(6, {"guidance_interval": (0.17, 1.0), "reuse_every": 4}, enabled=False)
+    steps = _savings(6, {"guidance_interval": (0.17, 1.0), "reuse_every": 4}, enabled=False)
     assert [(s.both, s.network) for s in steps[:3]] == [(False, "deep"), (True, "deep"), (True, "shallow")]
 
 
@@ -51,10 +51,10 @@ def test_deep_features_of_one_branch_do_not_serve_both() -> None:
 def test_a_step_reuses_only_what_an_earlier_one_has_made(
     steps: int, reuse: int, every: int, interval: tuple[float, float], window: tuple[float, float]
 ) -> None:
-    schedule = _schedule(steps, {"guidance_interval": interval, "reuse_every": reuse}, every=every, window=window)
+    savings = _savings(steps, {"guidance_interval": interval, "reuse_every": reuse}, every=every, window=window)
     deep: Step | None = None
     fresh, age = False, 0
-    for step in schedule:
+    for step in savings:
         deep, age = (step, 0) if step.network == "deep" else (deep, age + 1)
         if step.network == "shallow":
             assert deep is not None

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from torch import Tensor
 
 from prism_fast.config import SolverName
-from prism_fast.sampling.noise_schedule import Grid, make_grid
+from prism_fast.sampling.noise_schedule import NoiseSchedule, make_noise_schedule
 from prism_fast.sampling.solvers import CounterNoise, make_solver
 
 # diffusers hands tensors to numpy by the old __array__ protocol.
@@ -42,10 +42,10 @@ class LinearModel:
         return (0.4 * x.flatten(1) @ self.weight + (t / 1000) * self.bias).view(x.shape)
 
 
-def _ours(name: SolverName, grid: Grid, prediction: str, model: LinearModel) -> Tensor:
-    solver, x = make_solver(name, grid, NOISE), model.start
-    for i, t in enumerate(grid.timesteps):
-        alpha, sigma, out = grid.alphas[i], grid.sigmas[i], model(x, t)
+def _ours(name: SolverName, schedule: NoiseSchedule, prediction: str, model: LinearModel) -> Tensor:
+    solver, x = make_solver(name, schedule, NOISE), model.start
+    for i, t in enumerate(schedule.timesteps):
+        alpha, sigma, out = schedule.alphas[i], schedule.sigmas[i], model(x, t)
         clean = (x - sigma * out) / alpha if prediction == "epsilon" else alpha * x - sigma * out
         x = solver.step(x, clean, i)
     return x
@@ -75,14 +75,14 @@ def _assert_near(got: Tensor, expected: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_ddim_equals_diffusers_in_float64(prediction: str, spacing: str, steps: int) -> None:
     model, scheduler = LinearModel(torch.float64), _ddim(prediction, spacing)
-    grid = make_grid(scheduler, steps)
+    schedule = make_noise_schedule(scheduler, steps)
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
     scheduler.set_timesteps(steps)
     x = model.start
     for t in scheduler.timesteps:
         x = scheduler.step(model(x, int(t)), t, x).prev_sample
-    _assert_near(_ours("ddim", grid, prediction, model), x, 1e-12)
+    _assert_near(_ours("ddim", schedule, prediction, model), x, 1e-12)
 
 
 @NUMPY_COPY
@@ -91,7 +91,7 @@ def test_ddim_equals_diffusers_in_float64(prediction: str, spacing: str, steps: 
 def test_dpmpp_2m_equals_diffusers(prediction: str, steps: int) -> None:
     """diffusers computes in float32, whatever it is given."""
     model, ddim = LinearModel(torch.float32), _ddim(prediction, "trailing")
-    grid = make_grid(ddim, steps)
+    schedule = make_noise_schedule(ddim, steps)
     scheduler = DPMSolverMultistepScheduler(
         **BETAS,
         prediction_type=prediction,
@@ -102,11 +102,11 @@ def test_dpmpp_2m_equals_diffusers(prediction: str, steps: int) -> None:
         timestep_spacing="trailing",
     )
     scheduler.set_timesteps(steps)
-    assert tuple(int(t) for t in scheduler.timesteps) == grid.timesteps
+    assert tuple(int(t) for t in scheduler.timesteps) == schedule.timesteps
     x = model.start
     for t in scheduler.timesteps:
         x = scheduler.step(model(x, int(t)), t, x).prev_sample
-    _assert_near(_ours("dpmpp_2m", grid, prediction, model), x, 3e-5)
+    _assert_near(_ours("dpmpp_2m", schedule, prediction, model), x, 3e-5)
 
 
 @NUMPY_COPY
@@ -114,26 +114,26 @@ def test_dpmpp_2m_equals_diffusers(prediction: str, steps: int) -> None:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_euler_equals_diffusers(prediction: str, steps: int) -> None:
     model, ddim = LinearModel(torch.float32), _ddim(prediction, "trailing")
-    grid = make_grid(ddim, steps)
+    schedule = make_noise_schedule(ddim, steps)
     scheduler = EulerDiscreteScheduler(**BETAS, prediction_type=prediction, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    assert tuple(int(t) for t in scheduler.timesteps) == grid.timesteps
-    y = model.start / grid.alphas[0]  # diffusers keeps the variance-exploding x / alpha
+    assert tuple(int(t) for t in scheduler.timesteps) == schedule.timesteps
+    y = model.start / schedule.alphas[0]  # diffusers keeps the variance-exploding x / alpha
     for t in scheduler.timesteps:
         y = scheduler.step(model(scheduler.scale_model_input(y, t), int(t)), t, y).prev_sample
-    _assert_near(_ours("euler", grid, prediction, model), y, 3e-5)
+    _assert_near(_ours("euler", schedule, prediction, model), y, 3e-5)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_euler_is_ddim_up_to_rounding(prediction: str) -> None:
-    model, grid = LinearModel(torch.float64), make_grid(_ddim(prediction, "trailing"), 20)
-    _assert_near(_ours("euler", grid, prediction, model), _ours("ddim", grid, prediction, model), 1e-11)
+    model, schedule = LinearModel(torch.float64), make_noise_schedule(_ddim(prediction, "trailing"), 20)
+    _assert_near(_ours("euler", schedule, prediction, model), _ours("ddim", schedule, prediction, model), 1e-11)
 
 
 def test_dpmpp_2m_is_not_first_order() -> None:
     """Guards the comparison above: with the history ignored, 2M would be DDIM."""
-    model, grid = LinearModel(torch.float64), make_grid(_ddim("epsilon", "trailing"), 20)
-    first, second = (_ours(name, grid, "epsilon", model) for name in ("ddim", "dpmpp_2m"))
+    model, schedule = LinearModel(torch.float64), make_noise_schedule(_ddim("epsilon", "trailing"), 20)
+    first, second = (_ours(name, schedule, "epsilon", model) for name in ("ddim", "dpmpp_2m"))
     assert float((first - second).abs().max() / first.abs().max()) > 1e-3
 
 
@@ -141,20 +141,20 @@ def test_dpmpp_2m_is_not_first_order() -> None:
 MEAN, SPREAD = 0.7, 0.4
 
 
-def _log_snr_grid(steps: int, first: float = -3.0, last: float = 2.5) -> Grid:
+def _log_snr_grid(steps: int, first: float = -3.0, last: float = 2.5) -> NoiseSchedule:
     half = np.linspace(first, last, steps + 1)  # log(alpha / sigma)
     alphas, sigmas = 1 / np.sqrt(1 + np.exp(-2 * half)), 1 / np.sqrt(1 + np.exp(2 * half))
-    return Grid(tuple(range(steps, 0, -1)), tuple(alphas.tolist()), tuple(sigmas.tolist()))
+    return NoiseSchedule(tuple(range(steps, 0, -1)), tuple(alphas.tolist()), tuple(sigmas.tolist()))
 
 
 def _gaussian_error(name: SolverName, steps: int) -> float:
-    grid = _log_snr_grid(steps)
+    schedule = _log_snr_grid(steps)
     x = torch.linspace(-2, 2, 9, dtype=torch.float64).view(9, 1, 1, 1)
-    widths = [math.hypot(a * SPREAD, s) for a, s in zip(grid.alphas, grid.sigmas, strict=True)]
-    exact = grid.alphas[-1] * MEAN + widths[-1] / widths[0] * (x - grid.alphas[0] * MEAN)
-    solver = make_solver(name, grid, NOISE)
+    widths = [math.hypot(a * SPREAD, s) for a, s in zip(schedule.alphas, schedule.sigmas, strict=True)]
+    exact = schedule.alphas[-1] * MEAN + widths[-1] / widths[0] * (x - schedule.alphas[0] * MEAN)
+    solver = make_solver(name, schedule, NOISE)
     for i in range(steps):
-        alpha = grid.alphas[i]
+        alpha = schedule.alphas[i]
         x = solver.step(x, MEAN + alpha * SPREAD**2 / widths[i] ** 2 * (x - alpha * MEAN), i)
     return float((x - exact).abs().max())
 
@@ -170,9 +170,9 @@ def test_order_of_convergence(name: SolverName, order: int) -> None:
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmpp_2m"])
 def test_the_last_step_returns_the_clean_latents(name: SolverName) -> None:
-    grid = make_grid(_ddim("epsilon", "trailing"), 4)
-    assert (grid.alphas[-1], grid.sigmas[-1]) == (1.0, 0.0)
-    solver = make_solver(name, grid, NOISE)
+    schedule = make_noise_schedule(_ddim("epsilon", "trailing"), 4)
+    assert (schedule.alphas[-1], schedule.sigmas[-1]) == (1.0, 0.0)
+    solver = make_solver(name, schedule, NOISE)
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     clean = x.flip(0)
     for i in range(3):
@@ -181,10 +181,10 @@ def test_the_last_step_returns_the_clean_latents(name: SolverName) -> None:
 
 
 def test_grid_is_variance_preserving_and_falls() -> None:
-    grid = make_grid(_ddim("epsilon", "trailing"), 20)
-    assert len(grid) == 20
-    assert len(grid.alphas) == len(grid.sigmas) == 21
-    for alpha, sigma in zip(grid.alphas, grid.sigmas, strict=True):
+    schedule = make_noise_schedule(_ddim("epsilon", "trailing"), 20)
+    assert len(schedule) == 20
+    assert len(schedule.alphas) == len(schedule.sigmas) == 21
+    for alpha, sigma in zip(schedule.alphas, schedule.sigmas, strict=True):
         assert alpha**2 + sigma**2 == pytest.approx(1, abs=1e-12)
-    assert all(a > b for a, b in zip(grid.sigmas, grid.sigmas[1:], strict=False))
-    assert all(a > b for a, b in zip(grid.timesteps, grid.timesteps[1:], strict=False))
+    assert all(a > b for a, b in zip(schedule.sigmas, schedule.sigmas[1:], strict=False))
+    assert all(a > b for a, b in zip(schedule.timesteps, schedule.timesteps[1:], strict=False))

@@ -7,19 +7,19 @@ from abc import ABC, abstractmethod
 import torch
 from prism_kernels import LinearUpdate
 
-from prism_fast.sampling.noise_schedule import Grid
+from prism_fast.sampling.noise_schedule import NoiseSchedule
 
 # What a linear step multiplies: latents, predicted clean latents, previous prediction (0 where none is used).
 Weights = tuple[float, float, float]
 
 
 class Solver(ABC):
-    """Integrates the probability-flow ODE over a fixed grid; one instance serves one batch, since it keeps history."""
+    """Integrates the probability-flow ODE over a schedule; one instance serves one batch, since it keeps history."""
 
     order: int
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
         self.previous: torch.Tensor | None = None
 
     @abstractmethod

@@ -12,5 +12,5 @@ class DDIM(Solver):
 
     def weights(self, i: int) -> Weights:
         """One deterministic DDIM step."""
-        ratio = self.grid.sigmas[i + 1] / self.grid.sigmas[i]
-        return ratio, self.grid.alphas[i + 1] - ratio * self.grid.alphas[i], 0.0
+        ratio = self.schedule.sigmas[i + 1] / self.schedule.sigmas[i]
+        return ratio, self.schedule.alphas[i + 1] - ratio * self.schedule.alphas[i], 0.0

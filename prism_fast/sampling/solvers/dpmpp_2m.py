@@ -19,13 +19,13 @@ class DPMSolverPP2M(Solver):
     order = 2
 
     def _log_snr(self, i: int) -> float:
-        return math.log(self.grid.alphas[i]) - math.log(self.grid.sigmas[i])
+        return math.log(self.schedule.alphas[i]) - math.log(self.schedule.sigmas[i])
 
     def weights(self, i: int) -> Weights:
         """One step; first order at both ends."""
-        if self.grid.sigmas[i + 1] == 0.0:
-            return 0.0, self.grid.alphas[i + 1], 0.0
+        if self.schedule.sigmas[i + 1] == 0.0:
+            return 0.0, self.schedule.alphas[i + 1], 0.0
         h = self._log_snr(i + 1) - self._log_snr(i)
-        whole = -self.grid.alphas[i + 1] * math.expm1(-h)
+        whole = -self.schedule.alphas[i + 1] * math.expm1(-h)
         extra = 0.5 * h / (self._log_snr(i) - self._log_snr(i - 1)) if i > 0 else 0.0
-        return self.grid.sigmas[i + 1] / self.grid.sigmas[i], whole * (1 + extra), -whole * extra
+        return self.schedule.sigmas[i + 1] / self.schedule.sigmas[i], whole * (1 + extra), -whole * extra

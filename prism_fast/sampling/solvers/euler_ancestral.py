@@ -9,7 +9,7 @@ import torch
 from prism_kernels import LinearUpdate, UpdateNoise, counter_noise
 
 from prism_fast.sampling.noise import Stream
-from prism_fast.sampling.noise_schedule import Grid
+from prism_fast.sampling.noise_schedule import NoiseSchedule
 from prism_fast.sampling.solvers.base import Solver, Weights
 
 
@@ -46,21 +46,21 @@ class EulerAncestral(Solver):
 
     order = 1
 
-    def __init__(self, grid: Grid, noise: Callable[[int], torch.Tensor]) -> None:
-        super().__init__(grid)
+    def __init__(self, schedule: NoiseSchedule, noise: Callable[[int], torch.Tensor]) -> None:
+        super().__init__(schedule)
         self.noise = noise
 
     def weights(self, i: int) -> Weights:
         """The deterministic part of a step."""
         s, s_after = self._levels(i)
         kept = (s_after / s) ** 2
-        alpha, after = self.grid.alphas[i], self.grid.alphas[i + 1]
+        alpha, after = self.schedule.alphas[i], self.schedule.alphas[i + 1]
         return after * kept / alpha, after * (1 - kept), 0.0
 
     def noise_weight(self, i: int) -> float:
         """What the noise is multiplied by: ``α' s_up``."""
         s, s_after = self._levels(i)
-        return float(self.grid.sigmas[i + 1] * (1 - (s_after / s) ** 2) ** 0.5)
+        return float(self.schedule.sigmas[i + 1] * (1 - (s_after / s) ** 2) ** 0.5)
 
     def update(self, latents: torch.Tensor, i: int) -> LinearUpdate:
         """The step for :func:`prism_kernels.guided_step`, which draws the noise itself.
@@ -80,5 +80,5 @@ class EulerAncestral(Solver):
 
     def _levels(self, i: int) -> tuple[float, float]:
         """Noise levels ``σ / α`` before and after the step."""
-        sigmas, alphas = self.grid.sigmas, self.grid.alphas
+        sigmas, alphas = self.schedule.sigmas, self.schedule.alphas
         return sigmas[i] / alphas[i], sigmas[i + 1] / alphas[i + 1]

@@ -5,12 +5,24 @@ Every launcher starts the same worker (:mod:`prism_fast.workers.worker`); they d
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
+
+from prism_engines.backends.reasons import extra, module_reasons
 
 from prism_fast.workers.launch.job import Job, Launch, LauncherName
 from prism_fast.workers.synthesize import Summary
 
-__all__ = ["Job", "start"]
+__all__ = ["Job", "reasons", "start"]
+
+
+def reasons(name: LauncherName) -> list[str]:
+    """Why a launcher cannot start workers from here; empty when it can."""
+    module = {"ray": "ray", "slurm": "submitit"}.get(name)
+    found = module_reasons(module, remedy=extra(name)) if module else []
+    if name == "slurm" and shutil.which("sbatch") is None:
+        found.append("sbatch is not on the path; start the run on a login node of a Slurm cluster")
+    return found
 
 
 def start(name: LauncherName | None, job: Job) -> Summary:

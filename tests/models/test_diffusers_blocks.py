@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from prism_fast.models.unet_split import DeepUNet, ShallowUNet, WholeUNet, added_conditions
+from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet, added_conditions
 
 BASE: dict[str, Any] = {
     "sample_size": 8,
