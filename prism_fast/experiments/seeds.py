@@ -18,7 +18,7 @@ from prism_fast.models.classifier import load_classifier
 from prism_fast.storage.files import replace
 
 
-def _student(config: RunConfig, demo: Path, name: str, seed: int, bars: Bars) -> Path:
+def student_of(config: RunConfig, demo: Path, name: str, seed: int, bars: Bars) -> Path:
     """Directory of one student; seed ``config.distill.seed`` is the demo's own."""
     if seed == config.distill.seed:
         return demo / "students" / name / "student"
@@ -41,7 +41,7 @@ def run_seeds(demo: Path, seeds: int, bars: Bars) -> list[dict[str, Any]]:
     tests = real_sets().tests
     rows: list[dict[str, Any]] = []
     for name in STUDENTS:
-        folders = [_student(config, demo, name, config.distill.seed + i, bars) for i in range(seeds)]
+        folders = [student_of(config, demo, name, config.distill.seed + i, bars) for i in range(seeds)]
         students = [load_classifier(str(folder)) for folder in folders]
         for test_set, pictures in tests.items():
             tops = [score(name, s, test_set, pictures, config.evaluate.batch_size).top1 for s in students]

@@ -14,6 +14,7 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.experiments.demo import run_demo, without_guidance
 from prism_fast.experiments.seeds import as_markdown, run_seeds
 from prism_fast.operations.verify import verify
+from tests.tiny import make_teacher
 
 REQUIRED = {
     "images", "images_per_s", "teacher_top1", "student_top1", "student_top1_unguided", "student_top1_real",
@@ -38,7 +39,8 @@ class Recorder:
 
 @pytest.mark.slow
 def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
-    config = load_config("minis-emoji", SMALL)
+    judge = make_teacher(tmp_path / "judge", classes=5)
+    config = load_config("minis-emoji", [*SMALL, f"models.features={judge}"])
     bars = Recorder()
     summary = run_demo(config, tmp_path, bars)
     assert set(summary) >= REQUIRED
@@ -49,6 +51,7 @@ def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
     for name in ("guided", "unguided"):
         assert verify(tmp_path / name).problems == ()
     assert "<html" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "evaluation.json").read_text())["features"] == "test_resnet, 32 px"
 
     guided, unguided = (
         list(ShardSet.discover(tmp_path / "guided").samples()),
