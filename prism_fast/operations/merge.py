@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_fast.dataset.margins import load_margins
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError, InputError
 from prism_fast.operations.verify import Progress, inspect
 from prism_fast.storage.adopt import adopt_shard, link_or_copy
-from prism_fast.synthesis.calibrate import load_margins
 
 _COMMON = ("run.json", "plan.parquet", "engines.json", "margins.json")
 

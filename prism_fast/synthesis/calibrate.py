@@ -5,23 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prism_fast.dataset.margins import Margins, load_margins
 from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import RunError
 from prism_fast.guidance.margin import class_margins
 from prism_fast.guidance.network import energy_of
-from prism_fast.storage.files import create, read_if_there, replace, writing
+from prism_fast.storage.files import create, replace, writing
 from prism_fast.synthesis.synthesizer import Synthesizer
-
-
-class Margins(BaseModel):
-    """``margins.json``: energies by class, and the models they were calibrated with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    models: dict[str, str]
-    margins: dict[int, float]
 
 
 def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
@@ -34,9 +25,7 @@ def calibrate(synthesizer: Synthesizer) -> dict[int, float]:
     quantile = config.guidance.margin_quantile
     if not config.guidance.enabled or quantile is None:
         return {}
-    unguided = config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
-    plain = Synthesizer(unguided, synthesizer.model, synthesizer.teacher, synthesizer.hashes, synthesizer.engines)
-    made = plain.make(build_plan(config, config.guidance.margin_samples))
+    made = synthesizer.unguided().make(build_plan(config, config.guidance.margin_samples))
     if not made.samples:
         raise RunError(
             f"none of the {len(made.quarantined)} samples that calibrate the margin stayed finite; "
@@ -72,12 +61,3 @@ def load_or_calibrate(synthesizer: Synthesizer, path: Path) -> dict[int, float]:
         if first is None:
             replace(path, data)
     return made.margins if first is None else first
-
-
-def load_margins(path: Path) -> Margins | None:
-    """What is stored at ``path``, if anything whole is."""
-    data = read_if_there(path)
-    try:
-        return Margins.model_validate_json(data) if data is not None else None
-    except ValidationError:  # cut short by a power failure: made again
-        return None

@@ -14,7 +14,7 @@ from prism_engines.backends.eager import EagerEngine
 from prism_engines.base import Engine
 from prism_kernels import energy
 
-from prism_fast.config import RunConfig
+from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
 from prism_fast.errors import InputError
 from prism_fast.guidance.network import ImageClassifier, energy_gradient_engine
@@ -109,6 +109,11 @@ class Synthesizer:
         other = type(self)(self.config, self.model, self.teacher, self.hashes, engines, self.light_decoder)
         other.margins = self.margins
         return other
+
+    def unguided(self) -> Self:
+        """The same run, engines and noise, without energy guidance."""
+        config = assign(self.config, {"guidance.enabled": False})
+        return type(self)(config, self.model, self.teacher, self.hashes, self.engines)
 
     @classmethod
     def load(cls, config: RunConfig) -> Self:

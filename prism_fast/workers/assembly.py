@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from prism_fast.compile.load import compile_run
 from prism_fast.config import RunConfig
+from prism_fast.dataset.made_with import MadeWith, load_made_with
 from prism_fast.dataset.run_directory import RunDirectory
-from prism_fast.errors import DataError, InputError
-from prism_fast.storage.files import create, read_if_there, writing
+from prism_fast.errors import InputError
+from prism_fast.storage.files import create, writing
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
 from prism_fast.synthesis.synthesizer import Synthesizer
 from prism_fast.workers.leases import Leases
@@ -25,15 +24,6 @@ _LOG = logging.getLogger(__name__)
 G = TypeVar("G", bound=Generator)
 #: Gives a generator on engines and their digests by part: on those that it is told, if there are any.
 Choose = Callable[[Mapping[str, str]], tuple[G, dict[str, str]]]
-
-
-class MadeWith(BaseModel):
-    """``engines.json``: the weights and engines that a run was begun with; its first worker decides for all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    models: dict[str, str]
-    engines: dict[str, str]
 
 
 def assemble(
@@ -112,7 +102,7 @@ def agreed_engines(
     path = directory.path / "engines.json"
 
     def found() -> tuple[G, dict[str, str]] | None:
-        begun = _begun_with(path)
+        begun = load_made_with(path)
         if begun is None:
             return None
         _require_models(directory, begun.models, eager.hashes)
@@ -141,11 +131,3 @@ def _require_models(directory: RunDirectory, begun: Mapping[str, str], hashes: M
     if begun != hashes:
         changed = ", ".join(k for k in hashes if begun.get(k) != hashes[k])
         raise InputError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
-
-
-def _begun_with(path: Path) -> MadeWith | None:
-    data = read_if_there(path)
-    try:
-        return MadeWith.model_validate_json(data) if data is not None else None
-    except ValidationError as error:
-        raise DataError(f"{path} does not say which engines the run was begun with; delete it and go on") from error

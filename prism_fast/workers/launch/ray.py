@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
@@ -100,9 +100,9 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Let every actor that has nothing in hand give its leases back; one that hangs is not waited for."""
-        closing = [actor.close.remote() for actor in self.idle]
-        if closing:
-            self.ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
+        with suppress(self.ray.exceptions.RayError):  # the cluster may be what ended
+            if closing := [actor.close.remote() for actor in self.idle]:
+                self.ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
 
     def _receive(self, reference: Any, actor: Any, shard: int | None) -> None:
         try:

@@ -1,0 +1,27 @@
+"""``margins.json``: what calibrates a run's guidance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prism_fast.storage.files import read_if_there
+
+
+class Margins(BaseModel):
+    """Energies by class, and the models they were calibrated with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[str, str]
+    margins: dict[int, float]
+
+
+def load_margins(path: Path) -> Margins | None:
+    """What is stored at ``path``, if anything whole is."""
+    data = read_if_there(path)
+    try:
+        return Margins.model_validate_json(data) if data is not None else None
+    except ValidationError:  # cut short by a power failure: made again
+        return None
