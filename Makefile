@@ -1,6 +1,7 @@
 # make demo   set up, then run the whole pipeline on the bundled models; its report is under runs/demo
 # make test   set up, then run the tests
 # make lint   formatting, lint, types, import layers
+# make docs   the documentation as a site, in site/
 # make clean  remove the environment and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 picks another interpreter. TMPDIR is honoured by everything below.
@@ -14,7 +15,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(STAMP)
 	@$(BIN)/prism-fast demo --out runs/demo
@@ -26,10 +27,14 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy examples
 	@$(BIN)/lint-imports
 
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
 
 # Made again when the dependencies change; the editable install follows the sources by itself.
@@ -41,5 +46,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[1/2] environment: .venv ($$($(PYTHON) --version))"
 	@$(PYTHON) -m venv .venv
 	@echo "[2/2] packages: with torch, CUDA libraries and TensorRT 7.5 GB of disk, this is the long step"
-	@$(PIP) install --quiet --progress-bar off -c constraints.txt -e '.[cpu,dali,dev,metrics,minis,objects,ray,slurm,trt]'
+	@$(PIP) install --quiet --progress-bar off -c constraints.txt \
+	  -e '.[cpu,dali,dev,docs,metrics,minis,objects,ray,slurm,trt]'
 	@touch $(STAMP)

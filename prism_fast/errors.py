@@ -2,19 +2,19 @@
 
 ::
 
-    PrismError                        exit code
-    ├── InputError            2       something the user gave is missing or wrong
-    │   ├── ConfigError       2       the configuration document
-    │   ├── DataError         2       a dataset, shard or model directory
-    │   ├── EngineInputError  2       a wrong name, shape, precision or directory of an engine
-    │   │   └── UnsupportedOpError    a graph holds an operator that has no lowering
-    │   ├── EngineMissingError  2    the store holds no such engine; the message names the field that differs
-    │   ├── KernelInputError  2       an operator was given tensors that it does not accept
-    │   └── KernelBackendError  2    the kernels' backend that was asked for cannot run here
-    ├── EngineError           1       an engine cannot be stored or opened; also the base of the four engine errors
-    │   ├── EngineBuildError  1       a backend could not build
-    │   └── GateError         1       an engine was built and does not compute what eager computes
-    └── RunError              1       the work itself failed
+    PrismError              exit code
+    ├── InputError              2     something the user gave is missing or wrong
+    │   ├── ConfigError         2     the configuration document
+    │   ├── DataError           2     a dataset, shard or model directory
+    │   ├── EngineInputError    2     a wrong name, shape, precision or directory of an engine
+    │   │   └── UnsupportedOpError      a graph holds an operator that has no lowering
+    │   ├── EngineMissingError  2     the store holds no such engine; the message names the field that differs
+    │   ├── KernelInputError    2     an operator was given tensors that it does not accept
+    │   └── KernelBackendError  2     the kernels' backend that was asked for cannot run here
+    ├── EngineError             1     an engine cannot be stored or opened; also the base of the four engine errors
+    │   ├── EngineBuildError    1     a backend could not build
+    │   └── GateError           1     an engine was built and does not compute what eager computes
+    └── RunError                1     the work itself failed
 
 Beside it stands ``StoppedError``, exit code 128 + n: signal n asked the work to stop. It is no Exception, so that
 nobody takes it for a failure.

@@ -252,11 +252,6 @@ class RunConfig(_Document):
                 f"guidance.window begins at {first}, before sampling.guidance_interval at {begin}: the energy step is "
                 "measured by the CFG correction; begin the window later or the interval earlier"
             )
-        if self.models.features == self.models.teacher != "minis":
-            raise ValueError(
-                f"models.features is {self.models.features}, the teacher that guides; precision and recall need a "
-                "network that did not"
-            )
         if self.guidance.enabled and self.guidance.decoder == "light" and self.models.light_decoder is None:
             raise ValueError("guidance.decoder is light, but models.light_decoder names none; give its directory")
         return self

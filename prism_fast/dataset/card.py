@@ -53,9 +53,8 @@ def _license_of_card(card: Path) -> str | None:
 
 
 def _license(config: RunConfig, part: str) -> str:
-    given = getattr(config.models, part)
     try:
-        path = Path(resolve(given, part))
+        path = Path(resolve(getattr(config.models, part, None) or part, part))
     except DataError:  # the models may have gone since
         return _UNSTATED
     return stated_license(path) if path.exists() else _UNSTATED
@@ -64,7 +63,7 @@ def _license(config: RunConfig, part: str) -> str:
 def _models(config: RunConfig, hashes: dict[str, str]) -> list[str]:
     head = ["| model | name | licence | SHA-256 |", "|---|---|---|---|"]
     return head + [
-        f"| {part} | {Path(getattr(config.models, part) or part).name} | {_license(config, part)} | `{digest}` |"
+        f"| {part} | {Path(getattr(config.models, part, None) or part).name} | {_license(config, part)} | `{digest}` |"
         for part, digest in hashes.items()
     ]
 

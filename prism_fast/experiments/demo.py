@@ -20,7 +20,7 @@ from prism_fast.distillation.run import distill_run
 from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored, features_of, measure_set, score
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.gather import gather
-from prism_fast.evaluation.judge import load_judge
+from prism_fast.evaluation.judge import Judge, load_judge
 from prism_fast.evaluation.real_sets import GENERATOR_ONLY, KNOWN, SHIFT, RealSets, real_sets
 from prism_fast.evaluation.report import build_report
 from prism_fast.experiments.real_pictures import write_pictures
@@ -58,7 +58,12 @@ def train_students(config: RunConfig, out: Path, names: tuple[str, ...], bars: B
 
 
 def _measure(
-    config: RunConfig, out: Path, real: RealSets, networks: dict[str, Classifier], rates: dict[str, float]
+    config: RunConfig,
+    out: Path,
+    real: RealSets,
+    networks: dict[str, Classifier],
+    judge: Judge,
+    rates: dict[str, float],
 ) -> Evaluation:
     size, k = config.evaluate.batch_size, config.evaluate.neighbours
     scores: list[Scored] = [
@@ -66,7 +71,6 @@ def _measure(
         for test_set, pictures in real.tests.items()
         for name, network in networks.items()
     ]
-    judge = load_judge(config.models.features)
     known = real.tests[KNOWN].images
     reference = features_of(judge.network, known, size)
     sets: list[ImageSet] = [
@@ -134,7 +138,7 @@ def without_guidance(config: RunConfig) -> RunConfig:
 def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Everything, resumable at any point; returns what ``summary.json`` holds. Engines are kept in ``out/engines``."""
     start = time.monotonic()
-    config = with_tuned_batch(config, None)
+    config, judge = with_tuned_batch(config, None), load_judge(config.models)
     rates = {}
     for name, settings in (("guided", config), ("unguided", without_guidance(config))):
         with bars.phase(f"synthesize {name} images") as progress:
@@ -147,7 +151,7 @@ def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None
         out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
     )
     students = train_students(config, out, STUDENTS, bars)
-    evaluation = _measure(config, out, real, {"teacher": teacher, **students}, rates)
+    evaluation = _measure(config, out, real, {"teacher": teacher, **students}, judge, rates)
     replace(out / "evaluation.json", evaluation.model_dump_json().encode())
     summary = summarize(evaluation, time.monotonic() - start)
     replace(out / "summary.json", f"{json.dumps(summary, indent=2)}\n".encode())

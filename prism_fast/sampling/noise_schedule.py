@@ -25,7 +25,7 @@ class NoiseSchedule:
 
 
 def make_noise_schedule(scheduler: Any, steps: int) -> NoiseSchedule:
-    """NoiseSchedule of a diffusers scheduler: its betas, its spacing of timesteps."""
+    """The noise schedule of a diffusers scheduler: its betas, its spacing of timesteps."""
     from diffusers import DDIMScheduler
 
     ddim = DDIMScheduler.from_config(scheduler.config)

@@ -14,9 +14,9 @@ import pytest
 from prism_kernels import KernelBackendError, KernelInputError
 
 from benchmarks.stub import Stub, stub_config
-from prism_fast.config import load_config
-from prism_fast.errors import ConfigError, PrismError
-from prism_fast.experiments.demo import train_students
+from prism_fast.config import assign, load_config
+from prism_fast.errors import InputError, PrismError
+from prism_fast.experiments.demo import run_demo, train_students
 from prism_fast.experiments.seeds import student_of
 from prism_fast.models.classifier import load_classifier
 from prism_fast.workers.launch import Job
@@ -79,10 +79,11 @@ def test_demo_and_seeds_take_a_live_teacher(tmp_path: Path) -> None:
 
 
 def test_the_teacher_is_no_judge_of_its_own_images(tmp_path: Path) -> None:
-    path = write_config(tmp_path)
-    teacher = load_config(path).models.teacher
-    with pytest.raises(ConfigError, match="the teacher that guides; precision and recall need a network that did not"):
-        load_config(path, [f"models.features={teacher}"])
+    config = load_config(write_config(tmp_path))
+    same = assign(config, {"models.features": config.models.teacher})
+    with pytest.raises(InputError, match="the teacher that guides; precision and recall need a network that did not"):
+        run_demo(same, tmp_path / "demo", Recorder())
+    assert not (tmp_path / "demo").exists()
 
 
 def test_an_actor_gives_its_leases_back(tmp_path: Path) -> None:
