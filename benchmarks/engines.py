@@ -4,6 +4,8 @@ The energy gradient's eager is autograd. Engines come from the store, or are bui
 
 from __future__ import annotations
 
+from functools import partial
+
 from prism_engines.backends import backend as backend_named
 from prism_engines.record import EngineRecord
 from prism_engines.store import Store, default_store
@@ -30,7 +32,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
         inputs = real_inputs(parts.synthesizer, name)
         inputs = tuple(x[: parts.get(name).spec.batch] for x in inputs)
         oracle = parts.get(name).oracle
-        eager = harness.measure(lambda run=oracle.run, x=inputs: run(*x), options.repeats, options.device)
+        eager = harness.measure(partial(oracle.run, *inputs), options.repeats, options.device)
         rows.append(_row(name, "eager", "fp32", len(inputs[0]), eager, eager))
         for one in builder.build(name, "auto", None):
             if not isinstance(one, EngineRecord):
@@ -38,7 +40,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
                 continue
             backend = backend_named(one.key.backend)
             with backend.open(one.spec, builder.store.open_files(one)) as engine:
-                timing = harness.measure(lambda run=engine.run, x=inputs: run(*x), options.repeats, options.device)
+                timing = harness.measure(partial(engine.run, *inputs), options.repeats, options.device)
             row = _row(name, one.key.backend, one.key.precision, len(inputs[0]), timing, eager)
             rows.append({**row, "build_s": one.build_s, "cosine": one.gate["cosine"]})
     return rows

@@ -15,11 +15,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -112,28 +111,28 @@ def variants(config: RunConfig) -> list[Variant]:
     return rows + [Variant(f"with_{s.name}", s.on) for s in SWITCHES if s.on and s not in used]
 
 
-class NaiveShards:
-    """Shards of a baseline: its latents, then everything else in eager torch and the same files."""
+class Naive:
+    """A baseline as a generator: its latents, then everything else in eager torch."""
 
-    def __init__(self, synthesizer: Synthesizer, directory: RunDirectory, name: str) -> None:
-        self.synthesizer, self.maker = synthesizer, ShardMaker(synthesizer, directory)
+    def __init__(self, synthesizer: Synthesizer, name: str) -> None:
+        self.synthesizer, self.config, self.hashes = synthesizer, synthesizer.config, synthesizer.hashes
         guided = NaiveGuided(synthesizer, name == "naive_through_unet")
         self.latents = (DiffusersPipeline(synthesizer) if name == "diffusers_unguided" else guided).latents
 
-    def records(self, shards: range) -> Iterator[Record]:
-        """Make and commit the given shards, one after the other."""
-        self.maker.denoise = self._denoise  # type: ignore[method-assign]
-        self.maker.finish = self._finish  # type: ignore[method-assign]
-        return self.maker.run(shards, LaunchConfig())
+    @property
+    def classes(self) -> int:
+        return self.synthesizer.classes
 
-    def _denoise(self, work: Any) -> Any:
-        return work, self.latents(work.rows)
+    def parts(self, rows: Sequence[PlanRow]) -> list[Sequence[PlanRow]]:
+        return self.synthesizer.parts(rows)
 
-    def _finish(self, item: Any) -> Any:
-        work, latents = item
+    def denoise(self, rows: Sequence[PlanRow]) -> torch.Tensor:
+        return self.latents(rows)
+
+    def finish(self, rows: Sequence[PlanRow], sampled: torch.Tensor) -> Made:
         with torch.no_grad():
-            pixels = (decode(self.synthesizer, latents) * 255).round().to(torch.uint8)
-        return work, label(self.synthesizer, work.rows, pixels)
+            pixels = (decode(self.synthesizer, sampled) * 255).round().to(torch.uint8)
+        return label(self.synthesizer, rows, pixels)
 
 
 def label(synthesizer: Synthesizer, rows: Sequence[PlanRow], pixels: torch.Tensor) -> Made:
@@ -158,8 +157,8 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
     synthesizer = Synthesizer.load(config)
     cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
-        records, start_s = NaiveShards(synthesizer, directory, name).records(shards), harness.process_age_s()
-        first, timed = _seconds(records, warm)
+        maker, start_s = ShardMaker(Naive(synthesizer, name), directory), harness.process_age_s()
+        first, timed = _seconds(maker.run(shards, LaunchConfig()), warm)
     else:
         compiled = compile_run(synthesizer, {}, harness.log, store)
         compiled.synthesizer.margins = load_or_calibrate(compiled.synthesizer, out / "margins.json")
@@ -190,8 +189,8 @@ def gradient_cosine(synthesizer: Synthesizer, compiled: Synthesizer) -> float | 
     boxes = sampler.boxes(range(len(latents)), 0).to(latents.device)
     size = synthesizer.teacher.config.image_size
     exact = EagerGradientEngine(LatentClassifier(synthesizer.decoder, synthesizer.teacher, size), energy_of(guidance))
-    gradients = [engine.run(latents, labels, boxes)[1] for engine in (exact, compiled.engines.energy_gradient)]
-    return float(torch.nn.functional.cosine_similarity(*(g.flatten(1) for g in gradients)).mean())
+    wanted, found = (e.run(latents, labels, boxes)[1].flatten(1) for e in (exact, compiled.engines.energy_gradient))
+    return float(torch.nn.functional.cosine_similarity(wanted, found).mean())
 
 
 def _quality(synthesizer: Synthesizer, out: Path, config: RunConfig) -> harness.Row:

@@ -100,7 +100,7 @@ def _processor() -> str:
 def environment(device: str = "cpu") -> Row:
     """Where and with what a benchmark ran."""
     here = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _LIBRARIES:
         try:
             versions[name] = metadata.version(name)

@@ -5,6 +5,7 @@ the device is a GPU. `gb_per_s` counts every input and result once; first calls,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,9 +79,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
         moved = sum(t.numel() * t.element_size() for t in [*inputs, *_tensors(call(*inputs))])
         eager: float | None = None
         for variant, run in _variants(call, options.device):
-            timing = harness.measure(
-                lambda run=run, inputs=inputs: _many(run, inputs), 5 * options.repeats, options.device
-            )
+            timing = harness.measure(partial(_many, run, inputs), 5 * options.repeats, options.device)
             seconds = timing.p50 / _CALLS
             eager = eager or seconds
             rows.append(

@@ -5,6 +5,8 @@ Images are random noise of the configuration's size, which no format compresses:
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from benchmarks import harness
 from benchmarks.options import Options
 from benchmarks.shards import write_random
 from prism_fast.config import RunConfig
+from prism_fast.data import Batch
 from prism_fast.data.loader import open_loader, reasons
 from prism_fast.dataset.shard_set import ShardSet
 
@@ -35,9 +38,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
                     continue
                 distill = config.distill.model_copy(update={"loader": name})
                 loader = open_loader(shards, distill, device, (0.5,) * 3, (0.5,) * 3)
-                timing = harness.measure(
-                    lambda it=loader: [next(it) for _ in range(_BATCHES)], options.repeats, options.device
-                )
+                timing = harness.measure(partial(_take, loader), options.repeats, options.device)
                 loader.close()
                 rate = timing.rate(_BATCHES * distill.batch_size)
                 base = base or rate["p50"]
@@ -50,3 +51,8 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
                     }
                 )
     return rows
+
+
+def _take(loader: Iterator[Batch]) -> None:
+    for _ in range(_BATCHES):
+        next(loader)

@@ -117,7 +117,8 @@ class NaiveGuided:
         logits = teacher.net(teacher.normalise(apply_view(images, *views)))
         form = objective_of(guidance)
         own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return form.class_weight * own + form.lse_weight * (logits / form.temperature).logsumexp(1)
+        value: torch.Tensor = form.class_weight * own + form.lse_weight * (logits / form.temperature).logsumexp(1)
+        return value
 
     def _move(self, clean: torch.Tensor, correction: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         length = self.synthesizer.config.guidance.scale * _rms(correction) / _rms(gradient).clamp_min(1e-12)

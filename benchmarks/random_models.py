@@ -60,7 +60,7 @@ def _text(folder: Path, width: int, layers: int, heads: int, projection: int | N
         projection_dim=projection or width,
         eos_token_id=2,  # what the published configurations say: pool at the largest id, the end of the text
     )
-    model = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+    model: Any = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
     model.half().save_pretrained(folder)
 
 
@@ -106,7 +106,7 @@ def write_model(kind: str, out: Path, divide: int = 1) -> Path:
     second = kind == "sdxl"
     shape = dict(SDXL_UNET if second else SD15_UNET)
     shape["block_out_channels"] = tuple(c // divide for c in shape["block_out_channels"])
-    widths = (768 // divide, 1280 // divide) if second else (768 // divide,)
+    widths: tuple[int, ...] = (768 // divide, 1280 // divide) if second else (768 // divide,)
     if second:
         shape["projection_class_embeddings_input_dim"] = widths[1] + 6 * 256
         shape["attention_head_dim"] = tuple(max(1, n // divide) for n in shape["attention_head_dim"])

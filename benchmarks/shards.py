@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
         with tempfile.TemporaryDirectory(prefix="prism-bench-") as scratch:
             seconds, written = write_random(config, Path(scratch), options.repeats + 1, image_format)
             write = harness.percentiles(seconds[1:], seconds[0])
-            check = harness.measure(lambda path=Path(scratch): verify(path), options.repeats)
+            check = harness.measure(partial(verify, Path(scratch)), options.repeats)
             shards = options.repeats + 1
             rows += [
                 _row("write", image_format, write.rate(_SIZE), written / shards / write.p50),

@@ -15,14 +15,19 @@ from prism_fast.prompts.row import PlanRow
 from prism_fast.synthesis.synthesizer import Made
 
 
+def write_labels(folder: Path) -> Path:
+    """A label space of three classes."""
+    path = folder / "labels.yaml"
+    path.write_text(yaml.safe_dump({"name": "pets", "classes": [{"name": n} for n in ("cat", "dog", "red")]}))
+    return path
+
+
 def stub_config(folder: Path, images: int = 7, shard_size: int = 2, **sections: Any) -> RunConfig:
     """A run whose models are never loaded; shards of batches of one."""
-    labels = folder / "labels.yaml"
-    labels.write_text(yaml.safe_dump({"name": "pets", "classes": [{"name": n} for n in ("cat", "dog", "red")]}))
     return RunConfig.model_validate(
         {
             "name": "stub",
-            "labels": str(labels),
+            "labels": str(write_labels(folder)),
             "models": {"diffusion": "stub", "teacher": "stub"},
             "prompts": {"templates": ["{content}"]},
             "sampling": {"batch_size": 1, "height": 8, "width": 8},

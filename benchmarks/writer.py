@@ -29,7 +29,7 @@ class StoreClock:
         self.seconds = self.busy = 0.0
         self.commits: list[tuple[float, float, float]] = []
         self._store = maker.store
-        maker.store = self  # type: ignore[method-assign, assignment]
+        maker.store = self  # type: ignore[method-assign]
 
     def __call__(self, item: Any) -> Record | None:
         began, busy = time.perf_counter(), time.thread_time()

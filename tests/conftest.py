@@ -1,4 +1,4 @@
-"""One finished tiny run for the whole folder; tests that change it work on a copy."""
+"""What several folders share: a finished tiny run, a run of the stub, shards of toy pictures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.stub import Stub, stub_config
 from prism_fast.config import RunConfig, load_config
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.workers import leases
 from prism_fast.workers.synthesize import synthesize
+from tests.data.toy import write_run
+from tests.runs import contents
 from tests.tiny import write_config
 
 
@@ -25,11 +30,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _hangs_up() -> Iterator[None]:
-    """Under ``nohup`` SIGHUP is ignored, as it should be; these tests, and what they start, are not under it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_strike() -> Iterator[None]:
+    """``nohup`` ignores SIGHUP, a shell's ``&`` SIGINT, as they should; these tests, and what they start, do not."""
+    before = [signal.signal(signal.SIGHUP, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)]
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in zip((signal.SIGHUP, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +56,23 @@ def finished(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def run(finished: Path, tmp_path: Path) -> Path:
     """A finished run to damage."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunConfig:
+    """Seven images of the stub in shards of two; workers of this process look often whether others are done."""
+    monkeypatch.setattr(leases, "POLL_S", 0.001)
+    return stub_config(tmp_path)
+
+
+@pytest.fixture
+def stubbed_files(stubbed: RunConfig, tmp_path: Path) -> dict[str, bytes]:
+    """What the undisturbed run of it holds, on the disk."""
+    synthesize(stubbed, tmp_path / "undisturbed", generator=Stub(stubbed))
+    return contents(tmp_path / "undisturbed")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """22 pictures of three classes, learnable within a few steps; read only."""
+    return ShardSet.discover(write_run(tmp_path_factory.mktemp("toy") / "run"))

@@ -70,7 +70,7 @@ def test_sections_of_a_page_are_replaced(tmp_path: Path) -> None:
 
 
 def test_a_table_looks_into_mappings() -> None:
-    rows = [{"name": "x", "rate": {"p50": 1.23456}}, {"name": "y", "rate": None}]
+    rows: list[harness.Row] = [{"name": "x", "rate": {"p50": 1.23456}}, {"name": "y", "rate": None}]
     assert harness.as_table(["name", "rate.p50"], rows).splitlines()[2:] == ["| x | 1.23 |", "| y | – |"]
 
 

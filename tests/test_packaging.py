@@ -126,6 +126,7 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
         for name, cls in inspect.getmembers(module, inspect.isclass):
             if issubclass(cls, errors.PrismError):
                 parent = next((b for b in cls.__bases__ if issubclass(b, errors.InputError)), cls.__base__)
+                assert parent is not None
                 real[name] = (None if cls is errors.PrismError else parent.__name__, cls.exit_code)
     assert _drawn_tree() == real
 

@@ -1,15 +1,18 @@
-"""Tiny random models in the real formats: a diffusers directory and a classifier directory."""
+"""Tiny random networks of diffusers, and models in the real formats: diffusers and classifier directories."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+import yaml
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from benchmarks.stub import write_labels
 from prism_fast.models.classifier import ClassifierConfig, save_classifier
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "style", "emoji", "of", "noto", "cat", "dog", "red", "blue"]
@@ -21,6 +24,52 @@ INDEX = {
     "tokenizer": ["transformers", "BertTokenizer"],
     "scheduler": ["diffusers", "DDIMScheduler"],
 }
+
+
+def unet(**changes: Any) -> UNet2DConditionModel:
+    """Predicts 8×8 latents of four channels; looks at a text of width 16 in the deeper of its two levels."""
+    settings: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**{**settings, **changes})
+
+
+def autoencoder_tiny(channels: int = 4, levels: int = 2) -> AutoencoderTiny:
+    """TAESD's kind: without norms; each level but the first doubles the size."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8,) * levels,
+        decoder_block_out_channels=(8,) * levels,
+        num_encoder_blocks=(1,) * levels,
+        num_decoder_blocks=(1,) * levels,
+        latent_channels=channels,
+    )
+
+
+def autoencoder_kl() -> AutoencoderKL:
+    """Stable Diffusion's kind, of two levels and latents of four channels."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+
+
+def make_light_decoder(path: Path, channels: int = 4, levels: int = 2) -> Path:
+    """A directory of an autoencoder whose decoder can steer in place of the model's own."""
+    torch.manual_seed(1)
+    autoencoder_tiny(channels, levels).save_pretrained(path)
+    return path
 
 
 def make_diffusion(path: Path, unet_channels: int = 4, prediction: str = "epsilon") -> Path:
@@ -42,25 +91,8 @@ def make_diffusion(path: Path, unet_channels: int = 4, prediction: str = "epsilo
         ),
         add_pooling_layer=False,
     ).save_pretrained(path / "text_encoder")
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1),
-        num_decoder_blocks=(1, 1),
-        latent_channels=4,
-    ).save_pretrained(path / "vae")
-    UNet2DConditionModel(
-        sample_size=8,
-        in_channels=unet_channels,
-        out_channels=unet_channels,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    ).save_pretrained(path / "unet")
+    autoencoder_tiny().save_pretrained(path / "vae")
+    unet(in_channels=unet_channels, out_channels=unet_channels).save_pretrained(path / "unet")
     DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -85,16 +117,11 @@ def make_teacher(path: Path, classes: int = 3, size: int = 32) -> Path:
 
 def write_config(folder: Path, **sections: object) -> Path:
     """Models, a three-class label space and a run configuration that uses them; returns the configuration's path."""
-    import yaml
-
     make_diffusion(folder / "diffusion")
     make_teacher(folder / "teacher")
-    (folder / "labels.yaml").write_text(
-        yaml.safe_dump({"name": "pets", "classes": [{"name": n} for n in ("cat", "dog", "red")]})
-    )
     document = {
         "name": "tiny",
-        "labels": str(folder / "labels.yaml"),
+        "labels": str(write_labels(folder)),
         "models": {"diffusion": str(folder / "diffusion"), "teacher": str(folder / "teacher")},
         "prompts": {"templates": ["a {style} style emoji of {content}"], "styles": ["noto", "blue"]},
         "sampling": {"steps": 4, "batch_size": 4, "height": 16, "width": 16},

@@ -16,6 +16,8 @@ import torch
 import transformers.utils.logging as transformers_logging
 
 from prism_fast.cli import main as cli
+from prism_fast.config import load_config
+from prism_fast.workers.synthesize import synthesize
 from tests.tiny import write_config
 
 LIBRARIES = (diffusers_logging, transformers_logging)
@@ -81,3 +83,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "loader": "torch", "checkpoint_every": 3,
         },
     )  # fmt: skip
+
+
+@pytest.fixture(scope="package")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of it; read only."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    synthesize(load_config(str(tiny)), out)
+    return out

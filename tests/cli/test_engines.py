@@ -13,7 +13,8 @@ from prism_engines.store import Store
 
 from prism_fast.cli import main as cli
 from tests.cli.conftest import Command
-from tests.engines.test_store import KEY, built, flip
+from tests.damage import flip
+from tests.engines.test_store import KEY, built
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def made(root: Path) -> EngineRecord:
+def record(root: Path) -> EngineRecord:
     return built(Store(root))
 
 
@@ -34,33 +35,33 @@ def test_an_empty_store(prism: Command, root: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_list(prism: Command, root: Path, made: EngineRecord, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_list(prism: Command, root: Path, record: EngineRecord, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     answer = prism("engines", "list", "--store", root)
     assert (answer.code, answer.err) == (0, "")
-    for word in (made.digest[:8], "unet", "bf16", "openvino 2026.0", "cpu"):
+    for word in (record.digest[:8], "unet", "bf16", "openvino 2026.0", "cpu"):
         assert word in answer.out
     (found,) = json.loads(prism("engines", "list", "--store", root, "--json").out)
-    assert (found["digest"], found["size_bytes"]) == (made.digest, made.size_bytes)
+    assert (found["digest"], found["size_bytes"]) == (record.digest, record.size_bytes)
 
 
 def test_the_environment_names_the_store(
-    prism: Command, root: Path, made: EngineRecord, monkeypatch: pytest.MonkeyPatch
+    prism: Command, root: Path, record: EngineRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRISM_FAST_STORE", str(root))
     (found,) = json.loads(prism("engines", "list", "--json").out)
-    assert found["digest"] == made.digest
+    assert found["digest"] == record.digest
 
 
 def test_show_takes_a_unique_prefix(
-    prism: Command, root: Path, made: EngineRecord, monkeypatch: pytest.MonkeyPatch
+    prism: Command, root: Path, record: EngineRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    answer = prism("engines", "show", made.digest[:5], "--store", root)
+    answer = prism("engines", "show", record.digest[:5], "--store", root)
     assert (answer.code, answer.err) == (0, "")
-    for word in (made.digest, str(root), KEY.weights, "int64 (2,)", "data/weights.bin", "gate cosine", "0.9999"):
+    for word in (record.digest, str(root), KEY.weights, "int64 (2,)", "data/weights.bin", "gate cosine", "0.9999"):
         assert word in answer.out
-    found = json.loads(prism("engines", "show", made.digest, "--store", root, "--json").out)
+    found = json.loads(prism("engines", "show", record.digest, "--store", root, "--json").out)
     assert found["key"]["backend"] == "openvino"
     assert found["gate"]["cosine"] == 0.9999
 
@@ -71,21 +72,21 @@ def test_show_of_what_is_not_there(prism: Command, root: Path) -> None:
     assert answer.error() == f"no engine in {root} begins with 'abc'; see 'prism-fast engines list'"
 
 
-def test_verify_names_each_problem_and_prune_removes_it(prism: Command, root: Path, made: EngineRecord) -> None:
+def test_verify_names_each_problem_and_prune_removes_it(prism: Command, root: Path, record: EngineRecord) -> None:
     arguments = ("--store", root)
     assert prism("engines", "verify", *arguments).code == 0
     for name in ("model.xml", "data/weights.bin"):
-        flip(root / made.digest / name)
+        flip(root / record.digest / name)
     answer = prism("engines", "verify", *arguments)
     assert answer.code == 1
     first, second = answer.err.splitlines()
-    assert f"{made.digest[:12]}: " in first
+    assert f"{record.digest[:12]}: " in first
     assert "weights.bin is damaged" in first
     assert "model.xml is damaged" in second
     assert answer.out == f"1 engines in {root}, 2 problems\n"
     as_json = prism("engines", "verify", *arguments, "--json")
     assert (as_json.code, as_json.err) == (1, "")
-    assert [p["digest"] for p in json.loads(as_json.out)["problems"]] == [made.digest] * 2
+    assert [p["digest"] for p in json.loads(as_json.out)["problems"]] == [record.digest] * 2
 
     pruned = prism("engines", "prune", *arguments)
     assert pruned.code == 0
@@ -95,13 +96,13 @@ def test_verify_names_each_problem_and_prune_removes_it(prism: Command, root: Pa
 
 @pytest.mark.parametrize("version", ["2026.0", "2027.0", ""])
 def test_prune_outdated(
-    prism: Command, root: Path, made: EngineRecord, monkeypatch: pytest.MonkeyPatch, version: str
+    prism: Command, root: Path, record: EngineRecord, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setattr("prism_engines.backends.openvino.OpenVinoBackend.version", lambda self: version)
     assert json.loads(prism("engines", "prune", "--store", root, "--json").out) == []
     removed = json.loads(prism("engines", "prune", "--store", root, "--outdated", "--json").out)
     reason = "openvino is 2027.0, built with 2026.0"
-    assert removed == ([{"name": made.digest, "reason": reason}] if version == "2027.0" else [])
+    assert removed == ([{"name": record.digest, "reason": reason}] if version == "2027.0" else [])
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "prune"])

@@ -15,20 +15,12 @@ import pytest
 from prism_fast.cli import main as cli
 from prism_fast.config import load_config
 from prism_fast.errors import DataError, InputError
-from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command, restored
 from tests.tiny import make_diffusion
 
 INPUT, FAILED = 2, 1
 ROOT = Path(__file__).parents[2]
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture(scope="module")
-def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("made") / "run"
-    synthesize(load_config(str(tiny)), out)
-    return out
 
 
 @pytest.fixture
@@ -91,8 +83,12 @@ def test_a_class_that_the_label_space_lacks(prism: Command, tiny: Path) -> None:
 def test_an_unknown_key_in_the_file(prism: Command, tiny: Path, tmp_path: Path, command: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(tiny.read_text() + "guidence:\n  scale: 1\n")
-    options = {"synthesize": ["--out", tmp_path / "o"], "distill": ["--run", "r", "--out", "o"], "prompts": []}[command]
-    answer = prism(command, path, *options)
+    options: dict[str, list[object]] = {
+        "synthesize": ["--out", tmp_path / "o"],
+        "distill": ["--run", "r", "--out", "o"],
+        "prompts": [],
+    }
+    answer = prism(command, path, *options[command])
     assert answer.code == INPUT
     line = answer.error()
     assert str(path) in line
@@ -195,13 +191,13 @@ def test_an_output_that_cannot_be_written(
     """Below a regular file, because root may write to a read-only directory."""
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / below
-    arguments = {
+    arguments: dict[str, list[object]] = {
         "synthesize": [tiny],
         "prompts": [tiny],
         "distill": [tiny, "--run", made],
         "report": [made],
-    }[command]
-    answer = prism(command, *arguments, "--out", out)
+    }
+    answer = prism(command, *arguments[command], "--out", out)
     assert answer.code == INPUT
     assert str(out) in answer.error()
 
@@ -238,7 +234,7 @@ def test_debug_shows_the_traceback(prism: Command, tiny: Path, tmp_path: Path, m
     monkeypatch.setattr(sys, "argv", ["prism-fast", "--debug", "verify", str(tmp_path)])
     with restored(), pytest.raises(DataError, match="is not a run directory") as caught:
         cli.main()  # Python prints what leaves the entry point
-    assert caught.traceback[-1].path.name == "run_directory.py"
+    assert Path(caught.traceback[-1].path).name == "run_directory.py"
 
 
 def test_as_a_program_it_prints_one_line_or_with_debug_a_traceback(tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ def test_a_stray_shard_is_not_read(prism: Command, tiny: Path, run: Path, tmp_pa
     """Training took 14 rows of a run of 10."""
     for extension in ("tar", "idx", "json"):
         shutil.copy(run / "shards" / f"000000.{extension}", run / "shards" / f"000007.{extension}")
-    arguments = {
+    known: dict[str, list[object]] = {
         "distill": [tiny, "--run", run, "--out", tmp_path / "student"],
         "export": [run, "--out", tmp_path / "out", "--format", "imagefolder"],
         "report": [run],
-    }[command]
+    }
+    arguments = known[command]
     answer = prism(command, *arguments)
     assert answer.code == INPUT
     assert "shard 000007 is not one of the plan's 3; run 'prism-fast repair" in answer.error()

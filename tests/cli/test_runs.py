@@ -8,17 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prism_fast.config import load_config
-from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command
-
-
-@pytest.fixture(scope="module")
-def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; read only."""
-    out = tmp_path_factory.mktemp("made") / "run"
-    synthesize(load_config(str(tiny)), out)
-    return out
 
 
 @pytest.fixture

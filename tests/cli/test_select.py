@@ -8,21 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from prism_fast.config import load_config
-from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command
 
 
-@pytest.fixture(scope="module")
-def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; its selection is written over by each test."""
-    out = tmp_path_factory.mktemp("selected") / "run"
-    synthesize(load_config(str(tiny)), out)
-    return out
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A finished run to select from."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
-def test_select_then_distill_and_export(prism: Command, made: Path, tiny: Path, tmp_path: Path) -> None:
-    answer = prism("select", made, "--per-class", 2, "--quota", "cat=1")
+def test_select_then_distill_and_export(prism: Command, run: Path, tiny: Path, tmp_path: Path) -> None:
+    answer = prism("select", run, "--per-class", 2, "--quota", "cat=1")
     assert answer.code == 0, answer.err
     lines = dict(line.split("  ", 1) for line in answer.out.splitlines())
     assert {name: text.strip() for name, text in lines.items() if name != "run"} == {
@@ -35,18 +31,18 @@ def test_select_then_distill_and_export(prism: Command, made: Path, tiny: Path, 
         "below quota": "0 classes",
     }
     assert "read, samples: 3/3" in answer.err
-    student = ("--run", made, "--out", tmp_path / "student", "--set", "distill.selection=true")
+    student = ("--run", run, "--out", tmp_path / "student", "--set", "distill.selection=true")
     trained = prism("distill", tiny, *student)
     assert trained.code == 0, trained.err
-    exported = ("export", made, "--format", "imagefolder", "--out", tmp_path / "folders", "--selected", "--json")
+    exported = ("export", run, "--format", "imagefolder", "--out", tmp_path / "folders", "--selected", "--json")
     assert json.loads(prism(*exported).out)["images"] == 5
-    assert prism("verify", made).code == 0
-    assert prism("select", made, "--keep", 1).code == 0
+    assert prism("verify", run).code == 0
+    assert prism("select", run, "--keep", 1).code == 0
     assert "written with shards" in prism("distill", tiny, *student).err
 
 
-def test_duplicates_show_their_progress(prism: Command, made: Path) -> None:
-    answer = prism("select", made, "--duplicates", 0.5, "--json")
+def test_duplicates_show_their_progress(prism: Command, run: Path) -> None:
+    answer = prism("select", run, "--duplicates", 0.5, "--json")
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     assert (found["images"], found["classes"], found["short"]) == (10, 3, 0)
@@ -70,15 +66,13 @@ def test_duplicates_show_their_progress(prism: Command, made: Path) -> None:
         (("--duplicates", 0.9, "--device", "nowhere"), "device 'nowhere' cannot be used here"),
     ],
 )
-def test_bad_input_is_one_line(prism: Command, made: Path, arguments: tuple[object, ...], message: str) -> None:
-    answer = prism("select", made, *arguments)
+def test_bad_input_is_one_line(prism: Command, run: Path, arguments: tuple[object, ...], message: str) -> None:
+    answer = prism("select", run, *arguments)
     assert answer.code == 2
     assert message in answer.error()
 
 
-def test_runs_that_cannot_be_selected_from(prism: Command, made: Path, tiny: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made, tmp_path / "run"))
-    (run / "selection.parquet").unlink(missing_ok=True)
+def test_runs_that_cannot_be_selected_from(prism: Command, run: Path, tiny: Path, tmp_path: Path) -> None:
     student = ("--run", run, "--out", tmp_path / "student", "--set", "distill.selection=true")
     for refused in (prism("distill", tiny, *student), prism("export", run, "--format", "parquet", "--selected",
                                                             "--out", tmp_path / "out")):  # fmt: skip

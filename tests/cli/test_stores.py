@@ -39,15 +39,15 @@ def test_a_run_at_an_address(prism: Command, tiny: Path) -> None:
 @pytest.mark.parametrize("command", ["distill", "report", "export", "merge", "demo", "seeds"])
 def test_what_needs_a_local_directory_says_so(prism: Command, tiny: Path, tmp_path: Path, command: str) -> None:
     run, out = "s3://bucket/run", tmp_path / "out"
-    arguments = {
+    arguments: dict[str, list[object]] = {
         "distill": [tiny, "--run", run, "--out", out],
         "report": [run],
         "export": [run, "--out", out, "--format", "parquet"],
         "merge": [run, "--out", out],
         "demo": ["--out", run],
         "seeds": [run],
-    }[command]
-    answer = prism(command, *arguments)
+    }
+    answer = prism(command, *arguments[command])
     assert answer.code == 2
     assert answer.error().startswith("s3://bucket/run is in an object store, but a local path is needed here; copy")
 

@@ -9,16 +9,6 @@ import pytest
 from tests.cli.conftest import Command
 
 
-@pytest.fixture(scope="module")
-def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from prism_fast.config import load_config
-    from prism_fast.workers.synthesize import synthesize
-
-    out = tmp_path_factory.mktemp("watched") / "run"
-    synthesize(load_config(str(tiny)), out)
-    return out
-
-
 def test_watch(prism: Command, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     frame = json.loads(prism("watch", made, "--json").out)

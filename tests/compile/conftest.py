@@ -71,6 +71,11 @@ def warm(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def under(run: Synthesizer, config: RunConfig) -> Synthesizer:
+    """The loaded networks under another configuration."""
+    return Synthesizer(config, run.model, run.teacher, run.hashes)
+
+
 Shelf = Callable[..., Store]
 
 

@@ -21,19 +21,14 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import ConfigError, InputError
 from prism_fast.synthesis.synthesizer import Synthesizer
 from prism_fast.workers.synthesize import synthesize
-from tests.compile.conftest import NAMES, Shelf, one_line
-from tests.engines.test_store import flip
+from tests.compile.conftest import NAMES, Shelf, one_line, under
+from tests.damage import flip
 
 TARS = ("000000.tar", "000001.tar")
 
 
 def wanting(path: Path, *assignments: str) -> RunConfig:
     return load_config(str(path), assignments)
-
-
-def under(run: Synthesizer, config: RunConfig) -> Synthesizer:
-    """The loaded networks under another configuration."""
-    return Synthesizer(config, run.model, run.teacher, run.hashes)
 
 
 def pictures(out: Path) -> dict[str, np.ndarray]:

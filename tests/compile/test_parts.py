@@ -14,6 +14,7 @@ from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
 from prism_fast.synthesis.synthesizer import Synthesizer
+from tests.compile.conftest import under
 
 ALL = ("text_encoder", "unet", "unet_deep", "unet_shallow", "decoder", "energy_gradient", "teacher")
 UNETS = {"unet", "unet_deep", "unet_shallow"}
@@ -26,11 +27,6 @@ def changed(config: RunConfig, **sections: dict[str, Any]) -> RunConfig:
     for name, values in sections.items():
         document[name] |= values
     return RunConfig.model_validate(document)
-
-
-def like(run: Synthesizer, config: RunConfig) -> Synthesizer:
-    """The same networks under another configuration."""
-    return Synthesizer(config, run.model, run.teacher, run.hashes)
 
 
 def digests(run: Synthesizer) -> dict[str, str]:
@@ -139,7 +135,7 @@ def test_settings_that_change_the_key(
     sections: dict[str, dict[str, Any]],
     parts_that_differ: set[str],
 ) -> None:
-    assert differing(digests(like(run, changed(config, **sections))), before) == parts_that_differ
+    assert differing(digests(under(run, changed(config, **sections))), before) == parts_that_differ
 
 
 def test_constants_that_no_weight_holds_change_the_key(before: dict[str, str], again: Synthesizer) -> None:
@@ -147,8 +143,10 @@ def test_constants_that_no_weight_holds_change_the_key(before: dict[str, str], a
     assert differing(digests(again), before) == DECODES
     again.decoder.scale = run_scale = again.model.scaling_factor
     assert run_scale == 1
-    again.model.unet.register_to_config(flip_sin_to_cos=False)
-    again.model.text_encoder.config.num_attention_heads = 4
+    unet: Any = again.model.unet
+    unet.register_to_config(flip_sin_to_cos=False)
+    text_encoder: Any = again.model.text_encoder
+    text_encoder.config.num_attention_heads = 4
     assert differing(digests(again), before) == UNETS | {"text_encoder"}
 
 
@@ -169,21 +167,21 @@ def test_backend_and_precision_change_the_key(parts: Parts) -> None:
 
 
 def test_weights_in_another_type_are_refused(run: Synthesizer, config: RunConfig) -> None:
-    half = like(run, changed(config, sampling={"dtype": "bfloat16"}))
+    half = under(run, changed(config, sampling={"dtype": "bfloat16"}))
     with pytest.raises(InputError, match=r"set sampling\.dtype to float32 and choose engines\.precision"):
         Parts(half)
 
 
 def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> None:
     guidance = {"window": (0.1, 0.8), "every": 2}
-    guided = Parts(like(run, changed(config, sampling={"steps": 10}, guidance=guidance)))
+    guided = Parts(under(run, changed(config, sampling={"steps": 10}, guidance=guidance)))
     once = {"text_encoder": 1, "decoder": 1, "energy_gradient": 4, "teacher": 1}
     assert {name: guided.calls(name) for name in ALL} == {**once, "unet": 10, "unet_deep": 0, "unet_shallow": 0}
     # Deep at steps 0, 3, 6 and 9; both branches, two runs of an engine of n rows each, at steps 0 to 7.
     savings = {"steps": 10, "reuse_every": 3, "guidance_interval": (0.0, 0.8)}
-    saving = Parts(like(run, changed(config, sampling=savings, guidance=guidance)))
+    saving = Parts(under(run, changed(config, sampling=savings, guidance=guidance)))
     assert {name: saving.calls(name) for name in ALL} == {**once, "unet": 0, "unet_deep": 7, "unet_shallow": 11}
     small = changed(config, sampling={"steps": 10}, guidance=guidance, engines={"gradient_batch": 3})
-    assert Parts(like(run, small)).calls("energy_gradient") == 8  # a batch of four takes two runs of three rows
-    free = Parts(like(run, changed(config, guidance={"enabled": False})))
+    assert Parts(under(run, small)).calls("energy_gradient") == 8  # a batch of four takes two runs of three rows
+    free = Parts(under(run, changed(config, guidance={"enabled": False})))
     assert free.calls("energy_gradient") == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prism_fast.compile import tune as tuning
+from prism_fast.compile.trial import OUT_OF_MEMORY
 from prism_fast.compile.tune import Trial, run_trial, tune, tuned_batch, tuned_file, with_tuned_batch
 from prism_fast.config import RunConfig, assign, load_config
 from prism_fast.errors import ConfigError, InputError, RunError
@@ -104,12 +105,13 @@ def test_a_child_that_memory_ends_does_not_end_the_search(
 ) -> None:
     """The child is replaced by one that ends as a real one does: by exception, or by the kernel."""
     script = tmp_path / "python"
-    program = f"import sys\ntry:\n    {end}\nexcept MemoryError:\n    sys.exit({tuning.OUT_OF_MEMORY})\n"
+    program = f"import sys\ntry:\n    {end}\nexcept MemoryError:\n    sys.exit({OUT_OF_MEMORY})\n"
     (tmp_path / "child.py").write_text(program)
     script.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / 'child.py'}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(tuning.sys, "executable", str(script))
-    assert run_trial(load_config(str(path)), tmp_path) == Trial(load_config(str(path)).sampling.batch_size, None, None)
+    monkeypatch.setattr(sys, "executable", str(script))
+    config = load_config(str(path))
+    assert run_trial(config, tmp_path) == Trial(config.sampling.fixed_batch_size, None, None)
 
 
 def test_a_child_that_fails_otherwise_is_an_error(path: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import platform
 import sys
 from itertools import islice
 from pathlib import Path
@@ -6,17 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from prism_fast.data import Batch, loader, open_loader, torch_loader
+from prism_fast.data import Batch, open_loader, torch_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
 from tests.data.toy import MEAN, STD, config, picture, write_run
 
 BOTH = pytest.mark.parametrize("name", ["dali", "torch"])
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return ShardSet.discover(write_run(tmp_path_factory.mktemp("loaders") / "run"))
 
 
 def stream(shards: ShardSet, count: int, **changes: object) -> list[Batch]:
@@ -148,7 +144,7 @@ def test_crop_boxes_are_inside_and_as_large_as_asked() -> None:
 def test_a_named_loader_that_cannot_run_says_every_reason(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(loader.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
     with pytest.raises(InputError) as caught:
         open_loader(shards, config(), "cuda", MEAN, STD)
     for reason in ("no CUDA GPU", "Linux only", "pip install 'prism-fast[dali]'", "distill.loader=torch"):

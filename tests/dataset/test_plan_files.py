@@ -6,12 +6,14 @@ from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import pyarrow.parquet as pq
 import pytest
 from prism_engines.attention import attention_reasons
 from prism_engines.errors import EngineInputError
 
+from benchmarks.stub import stub_config
 from prism_fast.config import RunConfig, assign, load_config
 from prism_fast.dataset import plan
 from prism_fast.dataset.run_directory import RunDirectory, require_free
@@ -20,10 +22,10 @@ from prism_fast.errors import ConfigError, DataError, InputError, RunError
 from prism_fast.models.content_hash import content_hash
 from prism_fast.operations.verify import verify
 from prism_fast.prompts.row import PlanRow
-from prism_fast.sampling.loop import Sampled
 from prism_fast.synthesis import calibrate
 from prism_fast.synthesis.synthesizer import Made, Synthesizer
 from prism_fast.workers.synthesize import synthesize
+from tests.stubbed import Losing
 from tests.tiny import write_config
 
 Usage = namedtuple("Usage", "total used free")
@@ -66,13 +68,12 @@ def test_reading_a_shard_reads_its_row_group_only(
     path = tmp_path / "plan.parquet"
     plan.write_plan(config, path, 2)
     file = plan.PlanFile(path)
-    read: list[int] = []
-    real = file._file.read_row_group
-    monkeypatch.setattr(file, "_file", SimpleNamespace(read_row_group=lambda g: read.append(g) or real(g)))
+    read = Mock(wraps=file._file.read_row_group)
+    monkeypatch.setattr(file, "_file", SimpleNamespace(read_row_group=read))
     file.rows(4, 2)
     file.rows(5, 1)
     file.rows(5, 2)
-    assert read == [2, 3]
+    assert read.mock_calls == [call(2), call(3)]
 
 
 def test_a_longer_plan_begins_like_a_shorter_one(config: RunConfig) -> None:
@@ -143,9 +144,8 @@ def test_margins_are_calibrated_once_and_used_again(
 ) -> None:
     guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
     run = images(config.model_copy(update={"guidance": guidance}), 3)
-    calls = []
-    real = calibrate.calibrate
-    monkeypatch.setattr(calibrate, "calibrate", lambda synthesizer: calls.append(1) or real(synthesizer))
+    calibrated = Mock(wraps=calibrate.calibrate)
+    monkeypatch.setattr(calibrate, "calibrate", calibrated)
     synthesize(run, tmp_path / "run")
     stored = (tmp_path / "run" / "margins.json").read_text()
     margins = json.loads(stored)["margins"]
@@ -154,7 +154,7 @@ def test_margins_are_calibrated_once_and_used_again(
     (tmp_path / "run" / "shards" / "000000.json").unlink()
     before = (tmp_path / "run" / "shards" / "000000.tar").read_bytes()
     synthesize(run, tmp_path / "run")
-    assert calls == [1]
+    assert calibrated.call_count == 1
     assert (tmp_path / "run" / "margins.json").read_text() == stored
     assert (tmp_path / "run" / "shards" / "000000.tar").read_bytes() == before
 
@@ -181,33 +181,27 @@ def test_margins_of_other_models_are_calibrated_again(config: RunConfig, tmp_pat
         assert (out / name).read_bytes() == (tmp_path / "wanted" / name).read_bytes()
 
 
-def test_margins_need_a_finite_sample(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_margins_need_a_finite_sample(config: RunConfig, tmp_path: Path) -> None:
+    class NothingFinite(Synthesizer):
+        def make(self, rows: Sequence[PlanRow]) -> Made:
+            return Made((), tuple(r.index for r in rows))
+
     guidance = config.guidance.model_copy(update={"margin_quantile": 0.5, "margin_samples": 9})
-    monkeypatch.setattr(Synthesizer, "make", lambda self, rows: Made((), tuple(r.index for r in rows)))
+    synthesizer = NothingFinite.load(config.model_copy(update={"guidance": guidance}))
     with pytest.raises(RunError, match="none of the 9 samples that calibrate the margin stayed finite; check models"):
-        synthesize(config.model_copy(update={"guidance": guidance}), tmp_path / "run")
-    assert not (tmp_path / "run" / "margins.json").exists()
+        calibrate.load_or_calibrate(synthesizer, tmp_path / "margins.json")
+    assert not (tmp_path / "margins.json").exists()
 
 
-def test_a_shard_that_was_quarantined_as_a_whole(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Synthesizer.finish
-
-    def finish(self: Synthesizer, rows: Sequence[PlanRow], sampled: Sampled) -> Made:
-        whole = any(r.index // config.synthesis.shard_size * config.synthesis.shard_size in lost for r in rows)
-        return Made((), tuple(r.index for r in rows)) if whole else real(self, rows, sampled)
-
-    monkeypatch.setattr(Synthesizer, "finish", finish)
-    lost = {4}
-    assert synthesize(config, tmp_path / "run").quarantined == 4
+def test_a_shard_that_was_quarantined_as_a_whole(tmp_path: Path) -> None:
+    config = stub_config(tmp_path, images=10, shard_size=4)
+    assert synthesize(config, tmp_path / "run", generator=Losing(config, range(4, 8))).quarantined == 4
     assert verify(tmp_path / "run").problems == ()
     shards = ShardSet.discover(tmp_path / "run")
     assert [(shard.tar.name, shard.record.rows) for shard in shards.shards] == [("000000.tar", 4), ("000002.tar", 2)]
     assert len(list(ShardSet.discover(tmp_path / "run").samples())) == shards.rows == 6
 
-    lost = {0, 4, 8}
-    synthesize(config, tmp_path / "none")
+    synthesize(config, tmp_path / "none", generator=Losing(config, range(10)))
     assert verify(tmp_path / "none").problems == ()
     with pytest.raises(DataError, match="holds no sample: all of its 3 shards were quarantined"):
         ShardSet.discover(tmp_path / "none")

@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,22 +122,17 @@ def test_an_empty_shard_is_a_readable_tar() -> None:
 
 
 def test_dali_reads_what_we_write(tmp_path: Path) -> None:
-    pytest.importorskip("nvidia.dali")
-    from nvidia.dali import fn, pipeline_def, types
-
+    dali: Any = pytest.importorskip("nvidia.dali")
     commit(tmp_path)
-
-    @pipeline_def(batch_size=ROWS, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    def reader() -> tuple[object, ...]:
-        png, label, logits = fn.readers.webdataset(
+    pipe = dali.Pipeline(batch_size=ROWS, num_threads=1, device_id=None, prefetch_queue_depth=1)
+    with pipe:
+        png, label, logits = dali.fn.readers.webdataset(
             paths=[str(tmp_path / "000007.tar")],
             index_paths=[str(tmp_path / "000007.idx")],
             ext=["png", "label", "logits"],
-            dtypes=[types.UINT8, types.INT32, types.FLOAT16],
+            dtypes=[dali.types.UINT8, dali.types.INT32, dali.types.FLOAT16],
         )
-        return fn.decoders.image(png, device="cpu"), label, logits
-
-    pipe = reader()
+        pipe.set_outputs(dali.fn.decoders.image(png, device="cpu"), label, logits)
     pipe.build()
     images, labels, logits = pipe.run()
     for i, sample in enumerate(samples()):

@@ -1,4 +1,5 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -6,10 +7,13 @@ from prism_fast.distillation.losses import distillation_loss, hard_label_loss, k
 from prism_fast.errors import InputError
 from tests.data.toy import config
 
+Floats = npt.NDArray[np.float64]
 
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+
+def softmax(x: Floats) -> Floats:
+    e: Floats = np.exp(x - x.max(1, keepdims=True))
+    total: Floats = e.sum(1, keepdims=True)
+    return e / total
 
 
 def oracle(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> float:

@@ -17,11 +17,6 @@ class Stopped(Exception):
     """Stands for a killed process."""
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return ShardSet.discover(write_run(tmp_path_factory.mktemp("trainer") / "run"))
-
-
 def train(shards: ShardSet, out: Path, **changes: object) -> Result:
     return train_student(config(**changes), shards, out, mean=MEAN, std=STD)
 
@@ -183,7 +178,7 @@ def test_unwritable_output(shards: ShardSet, tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
     shards: ShardSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.inf))
     with pytest.raises(RunError, match="gradient norm inf in steps 1-1"):
         train(shards, tmp_path, loader="torch", steps=1)
     assert not (tmp_path / "checkpoint.pt").exists()

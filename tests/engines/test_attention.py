@@ -6,33 +6,19 @@ import sys
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from prism_engines.attention import attention_reasons, use_attention
 from prism_engines.errors import EngineInputError
 from torch import nn
 
-
-def _unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=2,
-        out_channels=2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    ).eval()
+from tests import tiny
 
 
 def test_sdpa_computes_what_plain_attention_computes() -> None:
-    unet = _unet()
+    torch.manual_seed(0)
+    unet = tiny.unet().eval()
     unet.set_attn_processor(AttnProcessor())
-    inputs = torch.randn(2, 2, 8, 8), torch.tensor([1, 900]), torch.randn(2, 5, 8)
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([1, 900]), torch.randn(2, 5, 16)
     with torch.no_grad():
         plain = unet(*inputs).sample
         use_attention(unet, "sdpa")

@@ -38,11 +38,6 @@ class Branches(nn.Module):
         return (x if x.sum() > 0 else -x,)
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
-    return tiny.graph(tmp_path_factory.mktemp("graph"))
-
-
 @pytest.fixture(scope="module", params=CPU_ENGINES, ids=lambda p: "-".join(p))
 def engine(request: pytest.FixtureRequest, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """One built and opened engine of the tiny network."""

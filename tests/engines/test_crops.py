@@ -24,7 +24,8 @@ class SamePadded(nn.Module):
         self.conv, self.pads = nn.Conv2d(4, 8, size, 2, groups=groups), pads
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.pads)).flatten(1)
+        y: Tensor = self.conv(F.pad(x, self.pads))
+        return y.flatten(1)
 
 
 def sizes(graph: torch.fx.GraphModule, *inputs: Tensor) -> list[tuple[int, ...]]:

@@ -58,7 +58,8 @@ class SqueezeExcite(nn.Module):
         self.reduce, self.expand, self.gate = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1), gate
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+        gate: Tensor = self.gate(self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+        return x * gate
 
 
 @pytest.mark.parametrize("gate", [nn.Sigmoid(), nn.Hardsigmoid()], ids=str)

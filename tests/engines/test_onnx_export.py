@@ -22,7 +22,8 @@ class Eigenvalues(nn.Module):
     """An operator that ONNX does not have."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.linalg.eigvalsh(x)
+        values: Tensor = torch.linalg.eigvalsh(x)
+        return values
 
 
 class Branches(nn.Module):

@@ -27,9 +27,10 @@ class ChannelNorm(nn.Module):
         self.last = nn.Conv2d(8, 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x)
+        h: Tensor = self.first(x)
         h = self.norm(h.movedim(1, -1)).movedim(-1, 1) + h
-        return self.last(h).mean((2, 3))
+        y: Tensor = self.last(h)
+        return y.mean((2, 3))
 
 
 class Excursion(nn.Module):

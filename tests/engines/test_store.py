@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 from prism_engines import record, store
 from prism_engines.errors import EngineError, EngineInputError, EngineMissingError
-from prism_engines.record import EngineRecord
+from prism_engines.record import EngineRecord, Scalar
 from prism_engines.spec import EngineKey, EngineSpec, TensorSpec, inputs_json
 from prism_engines.store import Store, default_store
 
+from tests.damage import edit, flip
 from tests.storage.attempts import dead_attempt
 
 SPEC = EngineSpec("unet", (TensorSpec("z", (2, 4, 8, 8)), TensorSpec("t", (2,), "int64")), ("eps",), "bf16")
 KEY = EngineKey("unet", "a" * 64, "b" * 64, inputs_json(SPEC), "bf16", "openvino", "2026.0", "cpu")
-GATE = {"cosine": 0.9999, "speedup": 3, "against": "eager", "finite": True, "psnr": None}
+GATE: dict[str, Scalar] = {"cosine": 0.9999, "speedup": 3, "against": "eager", "finite": True, "psnr": None}
 MODEL, WEIGHTS = bytes(range(256)) * 9, b"w" * 1000
 Act = Callable[[Store], object]
 
@@ -192,16 +193,6 @@ def test_what_is_no_attempt_in_the_staging_folder_stays(engines: Store, name: st
     left_behind(engines, name)
     assert engines.prune() == []
     assert leftovers(engines) == [name]
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize(

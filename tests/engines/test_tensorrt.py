@@ -36,11 +36,6 @@ def rtx() -> TensorRtBackend:
     return backend
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
-    return tiny.graph(tmp_path_factory.mktemp("graph"))
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_builds_without_a_gpu(rtx: TensorRtBackend, graph: Graph, precision: Precision, tmp_path: Path) -> None:
     spec = tiny.spec(precision)

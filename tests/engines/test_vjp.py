@@ -26,6 +26,7 @@ from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.engines.gradients import assert_same, energy, image, operators, randomise
 from tests.engines.test_lowerings import Attention
 from tests.engines.tracing import trace_forward
+from tests.tiny import autoencoder_kl, autoencoder_tiny
 
 
 class Small(nn.Module):
@@ -197,25 +198,12 @@ class Decoder(nn.Module):
 
 def test_the_autoencoder_of_stable_diffusion() -> None:
     torch.manual_seed(0)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-    )
-    assert_traced(Decoder(vae), image(2, 4, 4, 5))
+    assert_traced(Decoder(autoencoder_kl()), image(2, 4, 4, 5))
 
 
 def test_the_tiny_autoencoder() -> None:
     torch.manual_seed(0)
-    vae = diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    )
-    assert_traced(Decoder(vae), image(2, 4, 2, 3))
+    assert_traced(Decoder(autoencoder_tiny(levels=4)), image(2, 4, 2, 3))
 
 
 def test_the_bundled_autoencoder() -> None:
@@ -266,7 +254,8 @@ class Spectrum(nn.Module):
     """An operator without any form."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.rfft(x).abs().flatten(1)
+        spectrum: Tensor = torch.fft.rfft(x)
+        return spectrum.abs().flatten(1)
 
 
 class Cumulative(nn.Module):

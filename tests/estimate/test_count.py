@@ -12,18 +12,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prism_fast.config import RunConfig, load_config
+from prism_fast.config import RunConfig
 from prism_fast.errors import DataError, InputError
 from prism_fast.estimate.count import RunCost, count_call, count_run
 from prism_fast.estimate.outline import outline_run
 from prism_fast.models.diffusers_blocks import WholeUNet
 from prism_fast.synthesis.synthesizer import Synthesizer
-from tests.tiny import write_config
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return load_config(str(write_config(tmp_path_factory.mktemp("plan"))))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +55,7 @@ def test_attention_stores_no_matrix_of_scores() -> None:
 
 def test_the_meta_device_counts_what_the_real_networks_compute(config: RunConfig, cost: RunCost) -> None:
     run = Synthesizer.load(config)
-    rows = 2 * config.sampling.batch_size
+    rows = 2 * config.sampling.fixed_batch_size
     # torch counts no FLOPs of the CPU's fused attention
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         WholeUNet(run.model.unet)(

@@ -34,10 +34,8 @@ def plan(config: RunConfig, images: int = 64, count: int = 2, **more: object) ->
 def test_the_roofline_by_hand(config: RunConfig) -> None:
     """float32: the UNet computes 1000 / (100 / 2) = 20 s a batch; the decoder moves 400 / (50 / 2) = 16 s."""
     made = plan(config)
-    assert [(p.part, p.limit, p.ms_per_image) for p in made.parts] == [
-        ("unet", "compute", pytest.approx(5000)),
-        ("decoder", "memory", pytest.approx(4000)),
-    ]
+    assert [(p.part, p.limit) for p in made.parts] == [("unet", "compute"), ("decoder", "memory")]
+    assert [p.ms_per_image for p in made.parts] == pytest.approx([5000, 4000])
     assert made.images_per_s_device == pytest.approx(4 / 36)
     assert made.shards == 8
     assert made.hours == pytest.approx(4 * 2 * 36 / 3600)  # four shards each, two batches a shard

@@ -64,7 +64,7 @@ def test_the_gradient_is_the_slope_of_the_energy(parts: Parts, objective: Object
     z, labels, rows, columns = _double_inputs(3)
 
     def value(x: Tensor) -> Tensor:
-        f = module(x, rows, columns)
+        f: Tensor = module(x, rows, columns)
         own = f.gather(1, labels[:, None])[:, 0]
         return form.class_weight * own + form.lse_weight * (f / form.temperature).logsumexp(1)
 

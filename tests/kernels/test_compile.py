@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -75,8 +76,8 @@ def test_sizes_of_one_compile_too() -> None:
 
 
 def test_a_missed_bar_says_by_how_much() -> None:
-    fine = {"op": "energy", "shape": "", "dtype": "", "arch": "", "registers": 9, "shared_bytes": 0}
-    widths = {"load_bits": 128, "store_bits": 32, "load_widths": {}, "store_widths": {}}
+    fine: dict[str, Any] = {"op": "energy", "shape": "", "dtype": "", "arch": "", "registers": 9, "shared_bytes": 0}
+    widths: dict[str, Any] = {"load_bits": 128, "store_bits": 32, "load_widths": {}, "store_widths": {}}
     report = KernelReport(**fine, **widths, spills=8, loaded=60, stored=60, bytes=120, bytes_min=100, bytes_bar=1.1)
     assert check(report) == [
         "8 bytes of spills",

@@ -30,8 +30,16 @@ KNOWN = [
 ]
 
 
-@triton.jit
-def _bits_kernel(out, seed_low, seed_high, word, index, start, BLOCK: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _bits_kernel(
+    out: tl.tensor,
+    seed_low: tl.tensor,
+    seed_high: tl.tensor,
+    word: tl.tensor,
+    index: tl.tensor,
+    start: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     block = start + tl.arange(0, BLOCK)
     a, b, c, d = philox(seed_low, seed_high, word, index.to(tl.int64), block)
     place = out + tl.arange(0, BLOCK) * 4
@@ -76,7 +84,7 @@ def test_kernel_draws_the_references_numbers(
     angle = bits[..., 1].double() * (2 * math.pi / 2**24)
     exact = torch.stack([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)[:, :count]
     for backend in ("reference", "triton"):
-        with prism_kernels.use_backend(backend):  # type: ignore[arg-type]
+        with prism_kernels.use_backend(backend):
             got = counter_noise(9, INDICES, 3, shape, dtype=dtype)
         assert got.shape == (len(INDICES), *shape)
         assert got.dtype == dtype
@@ -142,7 +150,7 @@ def test_bad_input() -> None:
     for bad in ({"seed": -1}, {"seed": 2**64}, {"step": 2**24}, {"stream": 256}):
         given = {"seed": 0, "step": 0, "stream": 0} | bad
         with pytest.raises(KernelInputError, match=f"{next(iter(bad))} {next(iter(bad.values()))}"):
-            counter_noise(indices=INDICES, shape=(3,), **given)
+            counter_noise(given["seed"], INDICES, given["step"], (3,), given["stream"])
     with pytest.raises(KernelInputError, match="float64"):
         counter_noise(0, INDICES, 0, (3,), dtype=torch.float64)
     x, flags = random(2, 4, 3, 3), torch.ones(2, dtype=torch.bool)

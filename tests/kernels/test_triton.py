@@ -161,6 +161,7 @@ def test_no_graph_break(backend: prism_kernels._backend.Backend, monkeypatch: py
         stepped = guided_step(
             clean, x, squares.sqrt(), active, 0.3, update=LinearUpdate(x, (0.9, 0.4, 0.0), None, noise)
         )
+        assert stepped.latents is not None
         seen = view(group_norm_silu(image, four, four, 2), boxes, 5, four, four)
         return value, stepped.denoised, stepped.latents, seen, counter_noise(3, indices, 1, (5, 3))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -69,7 +70,7 @@ def test_generator_draws_what_the_prompt_names() -> None:
     assert images[:, :, :4, :4].mean() > 200
 
 
-def test_missing_style_and_folder_are_refused(tmp_path) -> None:
+def test_missing_style_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no train picture"):
         load_pictures(TABLE, "train", ("cubist",))
     with pytest.raises(DataError, match="minis data"):

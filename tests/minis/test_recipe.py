@@ -82,7 +82,8 @@ def _trainer(path: Path, steps: list[float]) -> Trainer:
 
     def step(progress: float) -> torch.Tensor:
         steps.append(progress)
-        return (model(torch.ones(4, 2)) - 3).square().mean()
+        found: torch.Tensor = model(torch.ones(4, 2))
+        return (found - 3).square().mean()
 
     return Trainer(model, step, 0.1, path, ema=0.5, log=lambda line: None)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from prism_fast.errors import DataError, InputError
 from prism_fast.models.classifier import load_classifier, save_classifier
+from tests.damage import drop_tensor, edit
 from tests.tiny import make_teacher
 
 WEIGHTS = "model.safetensors"
@@ -24,17 +23,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _config(**changes: object) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        data = json.loads((path / "config.json").read_text())
-        (path / "config.json").write_text(json.dumps({**data, **changes}))
-
-    return change
-
-
-def _without_first_tensor(path: Path) -> None:
-    state = load_file(path / WEIGHTS)
-    del state[min(state)]
-    save_file(state, path / WEIGHTS)
+    return lambda path: edit(path / "config.json", **changes)
 
 
 def _truncate(path: Path) -> None:
@@ -53,7 +42,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown architecture": (_config(architecture="no_such_net"), "'no_such_net'"),
     "corrupt weights": (lambda p: (p / WEIGHTS).write_bytes(b"garbage!" * 9), r"model\.safetensors cannot be read"),
     "truncated weights": (_truncate, r"model\.safetensors cannot be read"),
-    "a tensor is missing": (_without_first_tensor, "do not fit test_resnet"),
+    "a tensor is missing": (lambda p: drop_tensor(p / WEIGHTS), "do not fit test_resnet"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from prism_engines.backends.eager import EagerEngine
-from safetensors.torch import load_file, save_file
 
 from prism_fast.errors import DataError
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion
 from prism_fast.models.text import TextHidden, encode_prompts
+from tests.damage import drop_tensor, edit
 from tests.tiny import make_diffusion
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
@@ -26,25 +25,15 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_diffusion(tmp_path_factory.mktemp("models") / "good")
 
 
-def _without_first_tensor(file: Path) -> None:
-    state = load_file(file)
-    del state[min(state)]
-    save_file(state, file, {"format": "pt"})
-
-
 def _edit(file: str, **changes: object) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        data = json.loads((path / file).read_text())
-        (path / file).write_text(json.dumps({**data, **changes}))
-
-    return change
+    return lambda path: edit(path / file, **changes)
 
 
-def _write(file: str, data: bytes) -> Callable[[Path], None]:
-    return lambda path: (path / file).write_bytes(data) and None  # type: ignore[func-returns-value]
+def _write(file: str, data: bytes) -> Callable[[Path], object]:
+    return lambda path: (path / file).write_bytes(data)
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no directory": (shutil.rmtree, "does not exist"),
     "no index": (lambda p: (p / "model_index.json").unlink(), "no model_index.json"),
     "index is not JSON": (_write("model_index.json", b"{"), "model_index.json is not JSON"),
@@ -62,9 +51,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "corrupt vae": (_write(VAE, b"garbage!" * 9), "vae cannot be loaded"),
     "corrupt text encoder": (_write(TEXT, b"garbage!" * 9), "text_encoder cannot be loaded"),
     "truncated unet": (lambda p: _write(UNET, (p / UNET).read_bytes()[:-1000])(p), "unet cannot be loaded"),
-    "a unet tensor is missing": (lambda p: _without_first_tensor(p / UNET), "unet: its weights lack 1"),
-    "a vae tensor is missing": (lambda p: _without_first_tensor(p / VAE), "vae: its weights lack 1"),
-    "a text tensor is missing": (lambda p: _without_first_tensor(p / TEXT), "text_encoder: its weights lack 1"),
+    "a unet tensor is missing": (lambda p: drop_tensor(p / UNET), "unet: its weights lack 1"),
+    "a vae tensor is missing": (lambda p: drop_tensor(p / VAE), "vae: its weights lack 1"),
+    "a text tensor is missing": (lambda p: drop_tensor(p / TEXT), "text_encoder: its weights lack 1"),
     "unet config and weights differ": (_edit("unet/config.json", block_out_channels=[8, 24]), "unet cannot be loaded"),
     "unsupported prediction": (_edit("scheduler/scheduler_config.json", prediction_type="sample"), "'sample'.*epsilon"),
 }

@@ -5,24 +5,14 @@ from __future__ import annotations
 import copy
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 
 from prism_fast.models.diffusers_blocks import GroupNormSiLU, fuse_norms
+from tests.tiny import autoencoder_kl, autoencoder_tiny
 
 
 def test_images_and_gradients_stay_the_same() -> None:
     torch.manual_seed(0)
-    plain = (
-        AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-        )
-        .eval()
-        .requires_grad_(False)
-    )
+    plain = autoencoder_kl().eval().requires_grad_(False)
     fused = copy.deepcopy(plain)
     found = fuse_norms(fused.decoder)
     # two residual blocks in the middle, two in each of two up blocks, two norms each, and the last norm
@@ -39,5 +29,4 @@ def test_images_and_gradients_stay_the_same() -> None:
 
 
 def test_a_decoder_without_group_norms_is_left_alone() -> None:
-    vae = AutoencoderTiny()
-    assert fuse_norms(vae) == 0
+    assert fuse_norms(autoencoder_tiny()) == 0

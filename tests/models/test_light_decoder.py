@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
 
 from prism_fast.config import load_config
 from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import ConfigError, DataError
 from prism_fast.models.diffusion import DiffusionModel, load_diffusion, load_light_decoder
 from prism_fast.synthesis.synthesizer import Synthesizer
-from tests.tiny import make_diffusion, write_config
+from tests.tiny import make_diffusion, make_light_decoder, write_config
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +20,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
     return load_diffusion(make_diffusion(tmp_path_factory.mktemp("models") / "diffusion"))
 
 
-def make_light(path: Path, channels: int = 4, levels: int = 2) -> Path:
-    torch.manual_seed(1)
-    AutoencoderTiny(
-        encoder_block_out_channels=(8,) * levels,
-        decoder_block_out_channels=(8,) * levels,
-        num_encoder_blocks=(1,) * levels,
-        num_decoder_blocks=(1,) * levels,
-        latent_channels=channels,
-    ).save_pretrained(path)
-    return path
-
-
 def test_it_gives_pictures_of_the_models_size(model: DiffusionModel, tmp_path: Path) -> None:
-    light = load_light_decoder(make_light(tmp_path / "light"), model, "cpu", torch.float32)
+    light = load_light_decoder(make_light_decoder(tmp_path / "light"), model, "cpu", torch.float32)
     images = light(3 * torch.randn(2, 4, 8, 8))
     assert images.shape == (2, 3, 16, 16)
     assert images.min() >= 0
@@ -43,7 +30,7 @@ def test_it_gives_pictures_of_the_models_size(model: DiffusionModel, tmp_path: P
 
 @pytest.mark.parametrize(("channels", "levels"), [(5, 2), (4, 3)])
 def test_other_latents_are_refused(model: DiffusionModel, tmp_path: Path, channels: int, levels: int) -> None:
-    path = make_light(tmp_path / "light", channels, levels)
+    path = make_light_decoder(tmp_path / "light", channels, levels)
     with pytest.raises(DataError, match=r"takes .* channels and magnifies"):
         load_light_decoder(path, model, "cpu", torch.float32)
 
@@ -56,7 +43,7 @@ def test_a_missing_directory_is_one_line(model: DiffusionModel, tmp_path: Path) 
 def test_it_steers_and_the_full_decoder_makes_the_picture(tmp_path: Path) -> None:
     sampling = {"steps": 4, "batch_size": 2, "height": 16, "width": 16}
     path = str(write_config(tmp_path, sampling=sampling))
-    light = (f"models.light_decoder={make_light(tmp_path / 'light')}", "guidance.decoder=light")
+    light = (f"models.light_decoder={make_light_decoder(tmp_path / 'light')}", "guidance.decoder=light")
     full, other = (Synthesizer.load(load_config(path, settings)) for settings in ((), light))
     rows = build_plan(full.config, 2)
     assert not torch.equal(full.denoise(rows).latents, other.denoise(rows).latents)

@@ -14,8 +14,9 @@ from prism_fast.operations import extend as module
 from prism_fast.operations.extend import extend
 from prism_fast.operations.merge import merge
 from prism_fast.operations.verify import verify
+from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
-from tests.workers.test_resume import assert_same_run
+from tests.runs import assert_same_run
 
 
 def longer(config: RunConfig, images: int) -> RunConfig:
@@ -87,7 +88,7 @@ def test_killed_at_any_moment_the_same_call_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", counted(Path.unlink))
-        patch.setattr(module, "replace", counted(module.replace))
+        patch.setattr(module, "replace", counted(replace))
         patch.setattr("prism_fast.dataset.run_directory.write_plan", counted(lambda *_, **__: None))
         with pytest.raises(KeyboardInterrupt):
             extend(run, 15)

@@ -16,8 +16,8 @@ from prism_fast.operations.merge import merge
 from prism_fast.operations.repair import carry_out, examine
 from prism_fast.operations.verify import verify
 from prism_fast.workers.synthesize import synthesize
-from tests.operations.test_verify import edit, flip
-from tests.workers.test_resume import assert_same_run
+from tests.damage import edit, flip
+from tests.runs import assert_same_run
 
 
 def part(finished: Path, out: Path, *shards: int) -> Path:

@@ -12,9 +12,9 @@ from prism_fast.operations.repair import carry_out, examine
 from prism_fast.operations.verify import verify
 from prism_fast.storage.files import staged_name
 from prism_fast.workers.synthesize import synthesize
-from tests.operations.test_verify import cut, edit, flip
+from tests.damage import cut, edit, flip
+from tests.runs import assert_same_run
 from tests.storage.attempts import dead_attempt
-from tests.workers.test_resume import assert_same_run
 
 
 def stray(shards: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -18,30 +19,10 @@ from prism_fast.dataset.writer import commit_shard, tar_bytes
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.operations.verify import verify
 from prism_fast.workers.synthesize import synthesize
+from tests.damage import cut, edit, flip
 from tests.tiny import make_teacher
 
 Damage = Callable[[Path], object]
-
-
-def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
-    data = bytearray(path.read_bytes())
-    change(data)
-    path.write_bytes(data)
-
-
-def flip(path: Path) -> None:
-    def one_bit(data: bytearray) -> None:
-        data[len(data) // 2] ^= 1
-
-    rewrite(path, one_bit)
-
-
-def cut(path: Path) -> None:
-    rewrite(path, lambda data: data.__delitem__(slice(len(data) - 512, None)))
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def as_written_before(shards: Path) -> None:
@@ -112,13 +93,13 @@ def test_records_without_the_hash_of_their_index_give_the_same_answers(run: Path
 def test_the_members_of_a_tar_are_listed_only_when_its_index_is_not_the_recorded_one(
     finished: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed: list[str] = []
-    monkeypatch.setattr("prism_fast.dataset.integrity.scan", lambda tar: listed.append(tar.name) or scan(tar))
+    listed = Mock(wraps=scan)
+    monkeypatch.setattr("prism_fast.dataset.integrity.scan", listed)
     assert verify(finished).problems == ()
-    assert listed == []
+    assert listed.mock_calls == []
     flip(run / "shards" / "000001.idx")
     assert len(verify(run).problems) == 1
-    assert listed == ["000001.tar"]
+    assert listed.mock_calls == [call(run / "shards" / "000001.tar")]
 
 
 def test_a_sample_that_was_written_twice_is_found(run: Path) -> None:

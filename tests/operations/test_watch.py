@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from prism_fast.errors import DataError
 from prism_fast.operations.watch import Watcher
+from tests.damage import edit
 
 START = 1_000_000.0
 
@@ -18,10 +18,6 @@ def stamp(run: Path, seconds: tuple[float, ...] = (0.0, 10.0, 14.0)) -> None:
     """Shard i was finished at START + seconds[i]."""
     for shard, at in enumerate(seconds):
         os.utime(run / "shards" / f"{shard:06d}.json", (START + at, START + at))
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_finished_run(run: Path) -> None:

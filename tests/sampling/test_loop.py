@@ -25,21 +25,6 @@ STEPS = 10
 
 
 class Counting:
-    """An engine that remembers how often it ran and may spoil one sample's gradient."""
-
-    def __init__(self, engine: Engine, spoil: int | None = None) -> None:
-        self.engine, self.name, self.spoil, self.calls = engine, "counting", spoil, 0
-
-    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        self.calls += 1
-        energy, gradient, logits = self.engine.run(*inputs)
-        if self.spoil is not None:
-            gradient = gradient.clone()
-            gradient[self.spoil] = float("nan")
-        return energy, gradient, logits
-
-
-class CountingCalls:
     """An engine that remembers the rows of each of its calls."""
 
     def __init__(self, engine: Engine) -> None:
@@ -52,6 +37,16 @@ class CountingCalls:
     def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         self.rows.append(len(inputs[0]))
         return self.engine.run(*inputs)
+
+
+class Spoiling(Counting):
+    """It spoils the gradient of the second sample, too."""
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        energy, gradient, logits = super().run(*inputs)
+        gradient = gradient.clone()
+        gradient[1] = float("nan")
+        return energy, gradient, logits
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +62,16 @@ def _batch(synthesizer: Synthesizer, indices: list[int], margin: float = float("
     return replace(batch, margins=torch.full((len(indices),), margin))
 
 
+def _put(user: Synthesizer | GuidedSampler, **engines: Any) -> None:
+    """Give a synthesizer or a sampler other engines."""
+    user.engines = replace(user.engines, **engines)
+
+
 def _sampler(
-    synthesizer: Synthesizer, gradient: Any = None, sampling: dict[str, Any] | None = None, **guidance: Any
+    synthesizer: Synthesizer,
+    gradient: type[Counting] | None = None,
+    sampling: dict[str, Any] | None = None,
+    **guidance: Any,
 ) -> GuidedSampler:
     """The synthesizer's sampler with other settings."""
     config: RunConfig = synthesizer.config.model_copy(
@@ -79,7 +82,7 @@ def _sampler(
     )
     other = Synthesizer(config, synthesizer.model, synthesizer.teacher, synthesizer.hashes).sampler
     if gradient is not None:
-        other.engines = replace(other.engines, energy_gradient=gradient(other.engines.energy_gradient))
+        _put(other, energy_gradient=gradient(other.engines.energy_gradient))
     return other
 
 
@@ -147,7 +150,7 @@ def test_an_unusable_gradient_is_refused_and_counted(synthesizer: Synthesizer) -
     batch = _batch(synthesizer, [0, 1, 2])
     clean = _sampler(synthesizer).sample(batch, CPU)
     plain = _sampler(synthesizer, enabled=False).sample(batch, CPU)
-    spoiled = _sampler(synthesizer, lambda engine: Counting(engine, spoil=1)).sample(batch, CPU)
+    spoiled = _sampler(synthesizer, Spoiling).sample(batch, CPU)
     steps = len(_sampler(synthesizer).guided_steps)
     assert spoiled.refused.tolist() == [0, steps, 0]
     assert spoiled.guided.tolist() == [steps, 0, steps]
@@ -161,7 +164,7 @@ def test_an_unusable_gradient_is_refused_and_counted(synthesizer: Synthesizer) -
 )
 def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, objective: str) -> None:
     """Twelve pairs from the same noise, judged by the very objective on the final latents' whole view."""
-    settings = {"mode": mode, "objective": objective, "view_scale": (0.9, 1.0), "view_flip": False}
+    settings: dict[str, Any] = {"mode": mode, "objective": objective, "view_scale": (0.9, 1.0), "view_flip": False}
     batch = _batch(synthesizer, list(range(12)))
     guided = _sampler(synthesizer, scale=1.0, **settings)
     energies = {}
@@ -176,15 +179,10 @@ def test_guidance_lowers_the_objective(synthesizer: Synthesizer, mode: str, obje
 
 @pytest.mark.parametrize(("every", "calls"), [(1, 7), (2, 4), (3, 3), (7, 1), (50, 1)])
 def test_every_k_computes_fewer_gradients_and_guides_as_often(synthesizer: Synthesizer, every: int, calls: int) -> None:
-    counting: list[Counting] = []
-    sampler = _sampler(
-        synthesizer,
-        lambda engine: counting.append(Counting(engine)) or counting[0],  # type: ignore[func-returns-value]
-        every=every,
-        window=(0.1, 0.8),
-    )
+    sampler = _sampler(synthesizer, Counting, every=every, window=(0.1, 0.8))
     sampled = sampler.sample(_batch(synthesizer, [0, 1]), CPU)
-    assert counting[0].calls == calls
+    gradient: Any = sampler.engines.energy_gradient
+    assert gradient.calls == calls
     assert sampled.guided.tolist() == [7, 7]
 
 
@@ -249,6 +247,9 @@ class _Watching(TorchDispatchMode):
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         assert name not in self.FORBIDDEN, f"{name} waits for the device"
@@ -282,8 +283,8 @@ def test_feature_reuse_runs_the_deep_half_less_often_and_stays_close(synthesizer
     batch = _batch(synthesizer, [0, 1])
     whole = _sampler(synthesizer, enabled=False).sample(batch, CPU).latents
     sampler = _sampler(synthesizer, sampling={"reuse_every": 2}, enabled=False)
-    deep, shallow = CountingCalls(sampler.engines.unet_deep), CountingCalls(sampler.engines.unet_shallow)
-    sampler.engines = replace(sampler.engines, unet_deep=deep, unet_shallow=shallow)
+    deep, shallow = Counting(sampler.engines.unet_deep), Counting(sampler.engines.unet_shallow)
+    _put(sampler, unet_deep=deep, unet_shallow=shallow)
     reused = sampler.sample(batch, CPU).latents
     assert (deep.calls, shallow.calls) == (STEPS // 2, STEPS // 2)
     assert not torch.equal(reused, whole)
@@ -292,8 +293,8 @@ def test_feature_reuse_runs_the_deep_half_less_often_and_stays_close(synthesizer
 
 def test_steps_outside_of_the_interval_run_one_branch(synthesizer: Synthesizer) -> None:
     sampler = _sampler(synthesizer, sampling={"guidance_interval": (0.0, 0.5)}, enabled=False)
-    unet = CountingCalls(sampler.engines.unet)
-    sampler.engines = replace(sampler.engines, unet=unet)
+    unet = Counting(sampler.engines.unet)
+    _put(sampler, unet=unet)
     batch = _batch(synthesizer, [0, 1, 2])
     made = sampler.sample(batch, CPU).latents
     assert unet.rows == [6] * (STEPS // 2) + [3] * (STEPS // 2)
@@ -312,11 +313,11 @@ def test_the_other_samples_change_nothing_with_every_saving_on(synthesizer: Synt
 
 
 def test_a_settled_sample_gets_no_further_gradient(synthesizer: Synthesizer) -> None:
-    settings = {"window": (0.2, 0.8), "every": 3}
+    settings: dict[str, Any] = {"window": (0.2, 0.8), "every": 3}
     batch = _batch(synthesizer, [0, 1, 2, 3])
     first = _sampler(synthesizer, **settings).sample(batch, CPU)
     middle = float(first.energy_before.sort().values[1:3].mean())
-    sampler = _sampler(synthesizer, CountingCalls, settled_below=middle, **settings)
+    sampler = _sampler(synthesizer, Counting, settled_below=middle, **settings)
     made = sampler.sample(batch, CPU)
     gradient: Any = sampler.engines.energy_gradient
     assert gradient.rows == [4, 2]
@@ -330,7 +331,7 @@ def test_a_settled_sample_gets_no_further_gradient(synthesizer: Synthesizer) -> 
 
 
 def test_a_batch_of_settled_samples_asks_for_no_gradient(synthesizer: Synthesizer) -> None:
-    sampler = _sampler(synthesizer, CountingCalls, settled_below=1e6, window=(0.2, 0.8), every=2)
+    sampler = _sampler(synthesizer, Counting, settled_below=1e6, window=(0.2, 0.8), every=2)
     made = sampler.sample(_batch(synthesizer, [0, 1]), CPU)
     gradient: Any = sampler.engines.energy_gradient
     assert gradient.rows == [2]
@@ -359,8 +360,8 @@ def test_a_prompt_is_encoded_once_and_memory_is_bounded(
     synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Synthesizer(synthesizer.config, synthesizer.model, synthesizer.teacher, synthesizer.hashes)
-    encoder = CountingCalls(run.engines.text_encoder)
-    run.engines = replace(run.engines, text_encoder=encoder)
+    encoder = Counting(run.engines.text_encoder)
+    _put(run, text_encoder=encoder)
     run.embed(["", "a", "b", "a"])
     run.embed(["", "b", "c"])
     assert encoder.rows == [3, 1]

@@ -39,7 +39,8 @@ class LinearModel:
         self.start = torch.randn(SHAPE, generator=generator, dtype=torch.float64).to(dtype)
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
-        return (0.4 * x.flatten(1) @ self.weight + (t / 1000) * self.bias).view(x.shape)
+        y: Tensor = 0.4 * x.flatten(1) @ self.weight + (t / 1000) * self.bias
+        return y.view(x.shape)
 
 
 def _ours(name: SolverName, schedule: NoiseSchedule, prediction: str, model: LinearModel) -> Tensor:

@@ -23,7 +23,7 @@ from prism_fast.errors import DataError, InputError
 from prism_fast.models.classifier import load_classifier
 from prism_fast.selection import select as module
 from prism_fast.selection.features import write_features
-from prism_fast.selection.select import PerClass, named_quotas, parse_quotas, select
+from prism_fast.selection.select import AcceptedByClass, named_quotas, parse_quotas, select
 from prism_fast.selection.settings import Settings
 from prism_fast.selection.stored import Progress, read_stored
 from tests.selection.crafted import Row, image, sample, write_run
@@ -112,7 +112,7 @@ def test_the_numbers_add_up(run: Path) -> None:
     found = select(run, Settings(per_class=3, max_energy=1.0))
     assert (found.images, found.accepted, found.classes) == (9, 6, 3)
     assert found.rejected == {"energy": 2, "quota": 1, "disagrees": 0, "duplicate": 0}
-    assert found.accepted_by_class == PerClass(0, 3.0, 3)
+    assert found.accepted_by_class == AcceptedByClass(0, 3.0, 3)
     assert found.short == 1  # class 2 has no image at all
     assert select(run, Settings(per_class=100)).short == 3
 

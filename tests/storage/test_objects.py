@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.stub import Stub, stub_config
-from prism_fast.config import RunConfig
+from benchmarks.stub import Stub
+from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError, PrismError, RunError
 from prism_fast.operations.extend import extend
@@ -23,11 +22,12 @@ from prism_fast.operations.watch import Watcher
 from prism_fast.storage import faults, files
 from prism_fast.storage.faults import POINTS, VARIABLE
 from prism_fast.storage.files import create, names, patience, replace
+from prism_fast.storage.objects import get
 from prism_fast.storage.paths import in_store, local_path, run_path
-from prism_fast.workers import leases as leases_module
 from prism_fast.workers.assembly import assemble
 from prism_fast.workers.leases import Lease, Leases
 from prism_fast.workers.rank import Rank
+from tests.runs import assert_whole, contents
 from tests.stubbed import synthesize
 
 pytest.importorskip("upath")
@@ -39,29 +39,10 @@ class Killed(BaseException):
     """The end of a process, as far as one can be had without one."""
 
 
-def contents(run: Path) -> dict[str, bytes]:
-    """Every file of a run; of a record everything but the seconds it took."""
-    shards = run / "shards"
-    found = {name: (run / name).read_bytes() for name in names(run) if name != "shards"}
-    for name in names(shards):
-        data = (shards / name).read_bytes()
-        if name.endswith(".json"):
-            data = json.dumps({**json.loads(data), "seconds": 0}).encode()
-        found[f"shards/{name}"] = data
-    return found
-
-
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr(leases_module, "POLL_S", 0.0005)
-    return stub_config(tmp_path, launch={"lease_s": 0.3})
-
-
-@pytest.fixture
-def wanted(config: RunConfig, tmp_path: Path) -> dict[str, bytes]:
-    """The undisturbed run, on the disk."""
-    synthesize(config, tmp_path / "undisturbed")
-    return contents(tmp_path / "undisturbed")
+def stubbed(stubbed: RunConfig) -> RunConfig:
+    """Its leases soon expire."""
+    return assign(stubbed, {"launch.lease_s": 0.3})
 
 
 @pytest.fixture
@@ -71,13 +52,6 @@ def out() -> Iterator[Path]:
     system = cast(Any, path).fs
     if system.exists("/bucket"):
         system.rm("/bucket", recursive=True)
-
-
-def assert_whole(out: Path, wanted: dict[str, bytes]) -> None:
-    found = contents(out)
-    assert sorted(found) == sorted(wanted)
-    assert [name for name in wanted if found[name] != wanted[name]] == []
-    assert verify(out).problems == ()
 
 
 def test_an_address_keeps_its_slashes(tmp_path: Path) -> None:
@@ -101,27 +75,27 @@ def test_what_needs_a_disk_says_to_copy() -> None:
         local_path("s3://bucket/run")
 
 
-def test_a_whole_run(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
-    summary = synthesize(config, out)
+def test_a_whole_run(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
+    summary = synthesize(stubbed, out)
     assert (summary.images, summary.made_now) == (7, 7)
-    assert_whole(out, wanted)
-    assert synthesize(config, out).made_now == 0
+    assert_whole(out, stubbed_files)
+    assert synthesize(stubbed, out).made_now == 0
     found = stats(out)
     assert (found.images, found.shards, found.classes) == (7, 4, 3)
     assert Watcher(out).frame(0.0).done
 
 
-def test_what_has_no_record_is_made_again(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
-    synthesize(config, out)
+def test_what_has_no_record_is_made_again(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
+    synthesize(stubbed, out)
     (out / "shards" / "000001.json").unlink()
     (out / "shards" / "000001.tar").write_bytes(b"torn")
     assert verify(out).problems == ("shard 000001 is missing; run the synthesis again",)
-    assert synthesize(config, out).made_now == 2
-    assert_whole(out, wanted)
+    assert synthesize(stubbed, out).made_now == 2
+    assert_whole(out, stubbed_files)
 
 
-def test_a_flipped_byte_is_found_and_repaired(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
-    synthesize(config, out)
+def test_a_flipped_byte_is_found_and_repaired(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
+    synthesize(stubbed, out)
     tar = out / "shards" / "000002.tar"
     data = bytearray(tar.read_bytes())
     data[600] ^= 1
@@ -131,24 +105,24 @@ def test_a_flipped_byte_is_found_and_repaired(config: RunConfig, wanted: dict[st
     found = examine(out)
     assert [r.path.name for r in found.removals] == ["000002.json"]
     carry_out(found)
-    assert synthesize(config, out).made_now == 2
-    assert_whole(out, wanted)
+    assert synthesize(stubbed, out).made_now == 2
+    assert_whole(out, stubbed_files)
 
 
-def test_a_longer_run(config: RunConfig, out: Path, tmp_path: Path) -> None:
-    synthesize(config, out)
-    longer = config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"images": 9})})
+def test_a_longer_run(stubbed: RunConfig, out: Path, tmp_path: Path) -> None:
+    synthesize(stubbed, out)
+    longer = stubbed.model_copy(update={"synthesis": stubbed.synthesis.model_copy(update={"images": 9})})
     assert extend(out, 9).retired == 3
     assert synthesize(longer, out).made_now == 3
     synthesize(longer, tmp_path / "longer")
     assert_whole(out, contents(tmp_path / "longer"))
 
 
-def test_another_run_is_refused(config: RunConfig, out: Path) -> None:
-    synthesize(config, out)
+def test_another_run_is_refused(stubbed: RunConfig, out: Path) -> None:
+    synthesize(stubbed, out)
     before = contents(out)
     with pytest.raises(InputError, match=r"memory://bucket/run belongs to run .*choose another --out"):
-        synthesize(config.model_copy(update={"seed": 1}), out)
+        synthesize(stubbed.model_copy(update={"seed": 1}), out)
     assert contents(out) == before
 
 
@@ -172,40 +146,40 @@ def test_leases(out: Path) -> None:
     assert names(out / "shards") == ["000001.lease"]
 
 
-def test_a_forgotten_lease_expires(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
+def test_a_forgotten_lease_expires(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
     lease = Lease(worker="9/9", attempt="elsewhere-1-0", expires=1e12)
     (out / "shards" / "000001.lease").write_bytes(lease.model_dump_json().encode())
-    synthesize(config, out)
-    assert_whole(out, wanted)
+    synthesize(stubbed, out)
+    assert_whole(out, stubbed_files)
 
 
-def test_two_workers_share_the_shards(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
+def test_two_workers_share_the_shards(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
     def work(number: int) -> None:
-        made[number] = synthesize(config, out, rank=Rank(number, 2)).made_now
+        made[number] = synthesize(stubbed, out, rank=Rank(number, 2)).made_now
 
     made: dict[int, int] = {}
     in_threads(*(partial(work, number) for number in (1, 2)))
     assert sum(made.values()) >= 7
-    assert_whole(out, wanted)
+    assert_whole(out, stubbed_files)
 
 
-def test_a_shard_that_two_workers_make_at_once(config: RunConfig, wanted: dict[str, bytes], out: Path) -> None:
+def test_a_shard_that_two_workers_make_at_once(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
     """Every lease is given to both, and neither sees the other's record before its own commit."""
     begin = threading.Barrier(2)
 
     def work(number: int) -> None:
         held = Leases(out / "shards", f"{number}/2")
         held.take = lambda name: True  # type: ignore[method-assign]
-        racer = assemble(config, out, held, generator=Stub(config))
+        racer = assemble(stubbed, out, held, generator=Stub(stubbed))
         racer.maker.directory.has = lambda shard: False  # type: ignore[method-assign]
         begin.wait(10)
-        records[number] = [record.shard for record in racer.maker.run(range(4), config.launch)]
+        records[number] = [record.shard for record in racer.maker.run(range(4), stubbed.launch)]
 
     records: dict[int, list[int]] = {}
     in_threads(*(partial(work, number) for number in (1, 2)))
     assert records == {1: [0, 1, 2, 3], 2: [0, 1, 2, 3]}
-    synthesize(config, out)
-    assert_whole(out, wanted)
+    synthesize(stubbed, out)
+    assert_whole(out, stubbed_files)
 
 
 def in_threads(*work: Callable[[], object]) -> None:
@@ -220,8 +194,8 @@ def in_threads(*work: Callable[[], object]) -> None:
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_point(
-    config: RunConfig,
-    wanted: dict[str, bytes],
+    stubbed: RunConfig,
+    stubbed_files: dict[str, bytes],
     out: Path,
     monkeypatch: pytest.MonkeyPatch,
     point: str,
@@ -240,18 +214,18 @@ def test_killed_at_a_point(
         patch.setattr(faults, "_strike", strike)
         patch.setattr(Leases, "__exit__", lambda leases, *_: leases._closed.set())
         try:
-            synthesize(config, out)
+            synthesize(stubbed, out)
         except Killed:
             assert len(reached) == number
         else:
             assert number > len(reached) > 0, "never came there"
-    synthesize(config, out)
-    assert_whole(out, wanted)
+    synthesize(stubbed, out)
+    assert_whole(out, stubbed_files)
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point not in NO_STORE])
 def test_refused_at_a_point(
-    config: RunConfig, wanted: dict[str, bytes], out: Path, monkeypatch: pytest.MonkeyPatch, point: str
+    stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     """One clear error, or none where the work can go on; no lease is left."""
     with monkeypatch.context() as patch:
@@ -259,26 +233,25 @@ def test_refused_at_a_point(
         patch.setattr(faults, "_counts", type(faults._counts)())
         said = ""
         try:
-            synthesize(config, out)
+            synthesize(stubbed, out)
         except PrismError as error:
             said = str(error)
     assert not said or ("Input/output error" in said and "memory://bucket/run" in said)
     assert [name for name in names(out / "shards") if name.endswith(".lease")] == []
-    synthesize(config, out)
-    assert_whole(out, wanted)
+    synthesize(stubbed, out)
+    assert_whole(out, stubbed_files)
 
 
 def test_a_record_that_cannot_be_read_is_not_condemned(
-    config: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+    stubbed: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broken connection must not make ``repair`` delete what is intact."""
-    synthesize(config, out)
-    real = files.get
+    synthesize(stubbed, out)
 
     def broken(path: Path) -> bytes:
         if path.name == "000002.json":
             raise OSError(5, "Input/output error")
-        return real(path)
+        return get(path)
 
     monkeypatch.setattr(files, "get", broken)
     with pytest.raises(RunError, match=r"cannot read memory://bucket/run/shards/000002\.json: Input/output error"):

@@ -59,7 +59,11 @@ def test_streams_enter_the_first_stage_together_and_results_keep_their_order() -
         meet.wait()
         return item
 
-    assert list(pipelined(range(8), (first, lambda x: seen.append(x) or x), 0, 2)) == list(range(8))
+    def second(item: int) -> int:
+        seen.append(item)
+        return item
+
+    assert list(pipelined(range(8), (first, second), 0, 2)) == list(range(8))
     assert seen == list(range(8))
 
 

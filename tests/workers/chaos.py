@@ -16,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
@@ -28,12 +29,13 @@ from prism_fast.dataset import run_directory as rundir
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import PrismError, StoppedError
 from prism_fast.operations.verify import verify
-from prism_fast.storage import faults
+from prism_fast.storage import faults, files
 from prism_fast.storage.faults import POINTS, VARIABLE
 from prism_fast.workers import leases
 from prism_fast.workers.leases import Lease, Leases
 from prism_fast.workers.rank import Rank
 from prism_fast.workers.stop import SIGNALS, stoppable
+from tests.runs import contents
 from tests.stubbed import synthesize
 
 TIMEOUT_S = 30
@@ -41,14 +43,6 @@ NOT_REACHED = 77
 REFUSALS = ("ENOSPC", "EROFS", "EIO", "EDQUOT")
 #: Not inside of anything the disk could refuse.
 NO_DISK = ("shard-begun", "lease-released")
-
-
-def contents(run: Path) -> dict[str, bytes]:
-    """Every file; of a record everything but the seconds it took."""
-    found = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    for name in [n for n in found if n.startswith("shards/") and n.endswith(".json")]:
-        found[name] = json.dumps({**json.loads(found[name]), "seconds": 0}).encode()
-    return found
 
 
 class Chaos:
@@ -229,7 +223,7 @@ class Chaos:
 
     def _claims_at_once(self, other: RunConfig) -> None:
         """Both have seen that the directory is nobody's when the first one writes."""
-        out, begin, create = self.folder / "run", time.time() + 0.05, rundir.create
+        out, begin, create = self.folder / "run", time.time() + 0.05, files.create
 
         def create_together(path: Path, data: bytes) -> bool:
             while time.time() < begin:
@@ -238,8 +232,8 @@ class Chaos:
 
         def claim(config: RunConfig) -> Callable[[], object]:
             def work() -> None:
-                rundir.create = create_together
-                synthesize(config, out)
+                with patch.object(rundir, "create", create_together):
+                    synthesize(config, out)
 
             return work
 

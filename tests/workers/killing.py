@@ -10,35 +10,47 @@ import json
 import os
 import random
 import signal
+import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from prism_fast.config import load_config
+from prism_fast.config import RunConfig, load_config
 from prism_fast.synthesis.synthesizer import Synthesizer
 from prism_fast.workers.synthesize import synthesize
 
 TIMEOUT_S = 60
 
 
-def forked(work: Callable[[], object]) -> int:
-    """Do ``work`` in a child; returns its exit status, or minus the signal that ended it."""
+def start(work: Callable[[], object]) -> int:
+    """Begin ``work`` in a child; returns its number."""
     child = os.fork()
-    if child == 0:
-        signal.alarm(TIMEOUT_S)
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
+    if child:
+        return child
+    signal.alarm(TIMEOUT_S)
+    try:
+        work()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def end(child: int) -> int:
+    """How a child ended: exit status, or minus a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Do ``work`` in a child."""
+    return end(start(work))
 
 
 def at_call(number: int, act: Callable[[int | None], object]) -> None:
@@ -66,56 +78,66 @@ def die(descriptor: int | None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_at(generator: Synthesizer, out: Path, number: int) -> int:
+def killed_at(config: RunConfig, out: Path, number: int) -> int:
     """A run that dies before its ``number``-th durable operation."""
 
     def work() -> None:
         at_call(number, die)
-        synthesize(generator.config, out, generator=generator)
+        synthesize(config, out)
 
     return forked(work)
 
 
-def killed_after(generator: Synthesizer, out: Path, seconds: float) -> int:
+def killed_after(config: RunConfig, out: Path, seconds: float) -> int:
     """A run that is killed from outside at some moment."""
-    child = os.fork()
-    if child == 0:
-        signal.alarm(TIMEOUT_S)
-        synthesize(generator.config, out, generator=generator)
-        os._exit(0)
+    child = start(lambda: synthesize(config, out))
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return end(child)
+
+
+def undisturbed_s(config: RunConfig, out: Path) -> float:
+    """How long a run takes here and now, from the fork to its end."""
+    began = time.monotonic()
+    forked(lambda: synthesize(config, out))
+    return time.monotonic() - began
 
 
 def main(config_path: str, folder: Path) -> list[dict[str, Any]]:
     """Every run's name, how its killed attempts ended, and how the undisturbed last attempt ended."""
     torch.set_num_threads(1)
     config = load_config(config_path)
-    generator = Synthesizer.load(config)  # once, in the parent; children inherit the networks' memory
-    synthesize(
-        config, folder / "warm", generator=generator
-    )  # what is compiled or allocated at first use is inherited too
+    first = Synthesizer.load(config)  # once, in the parent; children inherit the networks' memory
 
+    def loaded(config: RunConfig) -> Synthesizer:
+        return Synthesizer(config, first.model, first.teacher, first.hashes)
+
+    with patch.object(Synthesizer, "load", loaded):
+        synthesize(config, folder / "warm")  # what is compiled or allocated at first use is inherited too
+        return attempts(config, folder)
+
+
+def attempts(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
     def again(out: Path) -> int:
-        return forked(lambda: synthesize(generator.config, out, generator=generator))
+        return forked(lambda: synthesize(config, out))
 
     results = []
     number, ended = 0, -signal.SIGKILL
     while ended == -signal.SIGKILL:  # the run that survives made fewer calls than that
         number += 1
         out = folder / f"call{number:02d}"
-        ended = killed_at(generator, out, number)
+        ended = killed_at(config, out, number)
         results.append({"out": str(out), "ends": [ended], "last": again(out)})
 
     out = folder / "stubborn"  # killed again and again, each time a little later
-    ends = [killed_at(generator, out, n) for n in (1, 3, 6, 4, 9, 2)]
+    ends = [killed_at(config, out, n) for n in (1, 3, 6, 4, 9, 2)]
     results.append({"out": str(out), "ends": ends, "last": again(out)})
 
-    times = random.Random(0)
+    fractions = random.Random(0)
+    whole = statistics.median(undisturbed_s(config, folder / f"whole{i}") for i in range(2))
     for i in range(4):
         out = folder / f"time{i}"
-        ends = [killed_after(generator, out, times.uniform(0.01, 0.1))]
+        ends = [killed_after(config, out, whole * fractions.uniform(0.1, 0.9))]
         results.append({"out": str(out), "ends": ends, "last": again(out)})
     return results
 

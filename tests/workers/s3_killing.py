@@ -22,7 +22,7 @@ from prism_fast.operations.verify import verify
 from prism_fast.storage.faults import POINTS, VARIABLE
 from prism_fast.storage.paths import run_path
 from prism_fast.workers import leases
-from tests.storage.test_objects import contents
+from tests.runs import contents
 from tests.stubbed import synthesize
 from tests.workers.chaos import NOT_REACHED
 from tests.workers.killing import forked

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,18 @@ from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError, RunError, StoppedError
 from prism_fast.operations.verify import verify
-from prism_fast.workers import leases
 from prism_fast.workers import synthesize as unstubbed
 from prism_fast.workers.launch import Job, local, slurm, start
+from prism_fast.workers.launch.job import LauncherName
 from prism_fast.workers.launch.share import cores_of, gpu_of
 from prism_fast.workers.leases import Lease
 from prism_fast.workers.rank import Rank
 from prism_fast.workers.stop import stoppable
-from prism_fast.workers.synthesize import Summary
+from tests.runs import assert_same_run
 from tests.stubbed import synthesize
-from tests.workers.test_resume import assert_same_run
 
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 FAILS = "import sys; sys.exit('error: first line\\nerror: no room')"
-
-
-@pytest.fixture
-def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunConfig:
-    """Workers of this process load no networks."""
-    monkeypatch.setattr(leases, "POLL_S", 0.01)
-    return stub_config(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "1/0", "a/b", "1/2/3", "-1/2", " 1/2"])
@@ -154,25 +147,27 @@ def test_another_runs_directory_is_refused_before_anything_is_started(stubbed: R
 
 
 def test_each_rank_of_torchrun_is_a_worker(stubbed: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins at its own part of the shards."""
     seen: list[tuple[int, int]] = []
-    ranks: list[Rank] = []
+    made: list[int] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-
-    def work(self: Job) -> Summary:
-        ranks.append(self.rank)
-        return synthesize(self.config, self.out, self.progress)
-
-    monkeypatch.setattr(Job, "work", work)
-    for rank in (1, 0):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        seen.clear()
-        job = Job(stubbed, tmp_path / f"run{rank}", progress=lambda done, total, rate: seen.append((done, total)))
-        assert start("torchrun", job).images == 7
-        assert seen == ([] if rank else [(2, 7), (4, 7), (6, 7), (7, 7)])
-    assert ranks == [Rank(2, 2), Rank(1, 2)]
-    assert verify(tmp_path / "run0").problems == ()
+    job = Job(
+        stubbed,
+        tmp_path / "run",
+        progress=lambda done, total, rate: seen.append((done, total)),
+        finished=lambda record: made.append(record.shard),
+        generator=Stub(stubbed),
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert start("torchrun", replace(job, out=tmp_path / "other")).images == 7
+    assert (made, seen) == ([2, 3, 0, 1], [])
+    made.clear()
+    monkeypatch.setenv("RANK", "0")
+    assert start("torchrun", job).images == 7
+    assert (made, seen) == ([0, 1, 2, 3], [(2, 7), (4, 7), (6, 7), (7, 7)])
+    assert verify(tmp_path / "run").problems == ()
 
 
 def test_torchrun_wants_its_variables(stubbed: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +178,7 @@ def test_torchrun_wants_its_variables(stubbed: RunConfig, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])
 def test_what_is_not_installed_says_what_to_install(
-    stubbed: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+    stubbed: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: LauncherName, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"not installed; pip install 'prism-fast\[{name}\]'"):
@@ -246,7 +241,7 @@ def undisturbed(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["local", "ray"])
 def test_a_killed_worker_costs_at_most_its_shard(
-    config: RunConfig, undisturbed: Path, tmp_path: Path, name: str
+    config: RunConfig, undisturbed: Path, tmp_path: Path, name: LauncherName
 ) -> None:
     """Two workers, one of them killed in the middle: the same bytes, and no finished shard was made again."""
     if name == "ray":

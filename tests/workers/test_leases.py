@@ -96,7 +96,7 @@ def test_a_clock_that_is_ahead_costs_one_duration(
         Lease(worker="9/9", attempt="elsewhere-1-0", expires=clock.now + 86400).model_dump_json()
     )
     ours, watch = worker(tmp_path, clock), Clock()
-    monkeypatch.setattr(module.time, "monotonic", watch)
+    monkeypatch.setattr(time, "monotonic", watch)
     assert not ours.take("000001")
     watch.now += 59
     assert not ours.take("000001")
@@ -111,7 +111,7 @@ def test_a_clock_that_is_ahead_but_renews_keeps_its_lease(
     ahead.now = clock.now + 86400
     holder = worker(tmp_path, ahead)
     holder.take("000001")
-    monkeypatch.setattr(module.time, "monotonic", watch)
+    monkeypatch.setattr(time, "monotonic", watch)
     for _ in range(5):
         assert not ours.take("000001")
         watch.now += 40

@@ -10,25 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stub import Stub, stub_config
 from prism_fast.config import RunConfig
 from prism_fast.dataset.record import Record
 from prism_fast.errors import InputError
-from prism_fast.prompts.row import PlanRow
-from prism_fast.synthesis.synthesizer import Made
-from prism_fast.workers import leases
 from prism_fast.workers.launch import Job
 from prism_fast.workers.metrics import serve
-from tests.stubbed import synthesize
+from tests.stubbed import Losing, synthesize
 
 pytest.importorskip("prometheus_client")
-
-
-@pytest.fixture
-def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunConfig:
-    """Seven images in shards of two."""
-    monkeypatch.setattr(leases, "POLL_S", 0.01)
-    return stub_config(tmp_path)
 
 
 @pytest.fixture
@@ -47,7 +36,7 @@ def scrape(port: int) -> dict[str, float]:
     return {sample.name: sample.value for family in families for sample in family.samples}
 
 
-def test_a_run_is_scraped_as_it_goes(config: RunConfig, tmp_path: Path, port: int) -> None:
+def test_a_run_is_scraped_as_it_goes(stubbed: RunConfig, tmp_path: Path, port: int) -> None:
     seen: list[dict[str, float]] = []
     with serve(port) as metrics:
 
@@ -56,7 +45,7 @@ def test_a_run_is_scraped_as_it_goes(config: RunConfig, tmp_path: Path, port: in
             seen.append(scrape(port))
 
         before = scrape(port)
-        synthesize(config, tmp_path / "run", progress, finished=metrics.finished)
+        synthesize(stubbed, tmp_path / "run", progress, finished=metrics.finished)
     assert before["prism_fast_shards_committed_total"] == 0
     assert math.isnan(before["prism_fast_shard_seconds"])
     assert [found["prism_fast_run_images_finished"] for found in seen] == [2, 4, 6, 7]
@@ -68,25 +57,17 @@ def test_a_run_is_scraped_as_it_goes(config: RunConfig, tmp_path: Path, port: in
     assert all(found["prism_fast_shard_seconds"] >= 0 and found["prism_fast_images_per_second"] > 0 for found in seen)
 
 
-def test_what_is_quarantined_is_counted(
-    config: RunConfig, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finish = Stub.finish
-
-    def lose_one(self: Stub, rows: list[PlanRow], sampled: None) -> Made:
-        return Made((), (3,)) if rows[0].index == 3 else finish(self, rows, sampled)
-
-    monkeypatch.setattr(Stub, "finish", lose_one)
+def test_what_is_quarantined_is_counted(stubbed: RunConfig, tmp_path: Path, port: int) -> None:
     with serve(port) as metrics:
-        synthesize(config, tmp_path / "run", finished=metrics.finished)
+        synthesize(stubbed, tmp_path / "run", generator=Losing(stubbed, {3}), finished=metrics.finished)
         found = scrape(port)
     assert (found["prism_fast_samples_quarantined_total"], found["prism_fast_images_made_total"]) == (1, 6)
 
 
-def test_a_launcher_is_told_of_its_workers_shards(config: RunConfig, tmp_path: Path) -> None:
+def test_a_launcher_is_told_of_its_workers_shards(stubbed: RunConfig, tmp_path: Path) -> None:
     """Of each once, and of none that was there before."""
     told: list[Record] = []
-    synthesize(config, tmp_path / "run")
+    synthesize(stubbed, tmp_path / "run")
     for shard in (1, 3):
         (tmp_path / "run" / "shards" / f"{shard:06d}.json").unlink()
 
@@ -95,7 +76,7 @@ def test_a_launcher_is_told_of_its_workers_shards(config: RunConfig, tmp_path: P
         for _ in range(2):
             watch()  # type: ignore[operator]
 
-    Job(config, tmp_path / "run", finished=told.append).watched(launch)
+    Job(stubbed, tmp_path / "run", finished=told.append).watched(launch)
     assert [record.shard for record in told] == [1, 3]
 
 

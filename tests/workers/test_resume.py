@@ -17,6 +17,7 @@ from prism_fast.operations.verify import verify
 from prism_fast.storage import files
 from prism_fast.storage.files import staged_name
 from prism_fast.workers.synthesize import synthesize
+from tests.runs import assert_same_run
 from tests.storage.attempts import dead_attempt
 from tests.tiny import write_config
 
@@ -24,22 +25,8 @@ ROOT = Path(__file__).parents[2]
 KILLED = -signal.SIGKILL
 
 
-def contents(run: Path) -> dict[str, bytes]:
-    """Everything in a run but the records and the time they measure."""
-    return {
-        str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.parent.name != "shards"
-    } | {p.name: p.read_bytes() for p in (run / "shards").iterdir() if p.suffix != ".json"}
-
-
 def records(run: Path) -> list[dict[str, Any]]:
     return [r.model_dump(exclude={"seconds"}) for _, r in sorted(RunDirectory(run).records().items())]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    found, wanted = contents(one), contents(other)
-    assert sorted(found) == sorted(wanted)
-    assert [name for name in wanted if found[name] != wanted[name]] == []
-    assert records(one) == records(other)
 
 
 def test_the_same_configuration_gives_the_same_bytes(config: RunConfig, finished: Path, tmp_path: Path) -> None:
@@ -135,9 +122,9 @@ def test_killed_at_any_moment_the_next_call_finishes_the_same_run(small: Path, t
     runs = json.loads(child.stdout.splitlines()[-1])
 
     at_calls = [r for r in runs if Path(r["out"]).name.startswith("call")]
-    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json and engines; of the plan a
+    # two shards of 3 syncs, 3 names and 2 syncs of the folder; a sync of run.json, engines and margins; of the plan a
     # sync, its name and a sync of its folder; a sync and a name of manifest and card; one survivor
-    assert [r["ends"] for r in at_calls] == [[KILLED]] * 25 + [[0]]
+    assert [r["ends"] for r in at_calls] == [[KILLED]] * 26 + [[0]]
     (stubborn,) = (r for r in runs if Path(r["out"]).name == "stubborn")
     assert stubborn["ends"].count(KILLED) >= 5
     assert any(r["ends"] == [KILLED] for r in runs if Path(r["out"]).name.startswith("time"))

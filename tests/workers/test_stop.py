@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from benchmarks.stub import Stub, stub_config
+from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import StoppedError
 from prism_fast.operations.verify import verify
 from prism_fast.prompts.row import PlanRow
 from prism_fast.synthesis.synthesizer import Synthesizer
-from prism_fast.workers import leases
 from prism_fast.workers import synthesize as unstubbed
 from prism_fast.workers.stop import SIGNALS, stoppable
 from tests.stubbed import synthesize
@@ -26,48 +26,46 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @pytest.fixture(autouse=True)
-def _stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(leases, "POLL_S", 0.01)
+def _handlers_are_put_back() -> Iterator[None]:
     handlers = [signal.getsignal(number) for number in SIGNALS]
     yield
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
-def signalled_at(monkeypatch: pytest.MonkeyPatch, index: int, number: signal.Signals) -> list[int]:
-    """A signal while the batch that begins with row ``index`` is denoised; gives what is denoised."""
-    begun: list[int] = []
+class Signalled(Stub):
+    """A signal comes while the batch that begins with row ``index`` is denoised; ``begun`` is what was denoised."""
 
-    def denoise(self: Stub, rows: Sequence[PlanRow]) -> None:
-        begun.append(rows[0].index)
-        if rows[0].index == index:
-            os.kill(os.getpid(), number)
+    def __init__(self, config: RunConfig, index: int, number: signal.Signals) -> None:
+        super().__init__(config)
+        self.index, self.number, self.begun = index, number, list[int]()
 
-    monkeypatch.setattr(Stub, "denoise", denoise)
-    return begun
+    def denoise(self, rows: Sequence[PlanRow]) -> None:
+        self.begun.append(rows[0].index)
+        if rows[0].index == self.index:
+            os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize("depth", [0, 2])
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_between_shards_or_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, depth: int
+    stubbed: RunConfig, tmp_path: Path, number: signal.Signals, depth: int
 ) -> None:
     """Shards of two batches of one; the signal comes at the first batch of the second shard."""
-    config, out = stub_config(tmp_path, launch={"pipeline_depth": depth}), tmp_path / "run"
-    begun = signalled_at(monkeypatch, 2, number)
+    config, out = assign(stubbed, {"launch.pipeline_depth": depth}), tmp_path / "run"
+    generator = Signalled(config, 2, number)
     with (
         pytest.raises(StoppedError, match=f"stopped by {number.name}; what is finished is kept") as caught,
         stoppable() as s,
     ):
-        synthesize(config, out, stop=s)
+        synthesize(config, out, generator=generator, stop=s)
     assert caught.value.exit_code == 128 + number
     done = sorted(RunDirectory(out).done())
     if depth == 0:
-        assert (done, begun) == (([0, 1], [0, 1, 2, 3]) if number in WARNINGS else ([0], [0, 1, 2]))
+        assert (done, generator.begun) == (([0, 1], [0, 1, 2, 3]) if number in WARNINGS else ([0], [0, 1, 2]))
     else:  # a few batches ahead were begun when it came
         assert done[: 1 + (number in WARNINGS)] == [0, 1][: 1 + (number in WARNINGS)]
         assert len(done) < 4
     assert [p.name for p in out.rglob("*") if p.suffix == ".lease" or ".tmp-" in p.name] == []
-    monkeypatch.undo()
     assert synthesize(config, out).images == 7
     assert verify(out).problems == ()
 

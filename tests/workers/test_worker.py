@@ -8,22 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stub import Stub, stub_config
+from benchmarks.stub import Stub
 from prism_fast.config import RunConfig
+from prism_fast.dataset.made_with import MadeWith
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError, InputError
-from prism_fast.workers import leases as leases_module
-from prism_fast.workers.assembly import MadeWith, agreed_engines, open_run
+from prism_fast.workers.assembly import agreed_engines, open_run
 from prism_fast.workers.leases import Leases
 from prism_fast.workers.rank import Rank
 from prism_fast.workers.stop import Stop
 from tests.stubbed import open_worker, synthesize
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr(leases_module, "POLL_S", 0.01)
-    return stub_config(tmp_path)
 
 
 class Chooser:
@@ -45,15 +39,15 @@ def agreed(choose: Chooser, out: Path, rank: str = "1/1") -> dict[str, str]:
     return agreed_engines(directory, Leases(out / "shards", rank), generator, choose, Stop())[1]
 
 
-def test_the_first_workers_engines_are_everybodys(config: RunConfig, tmp_path: Path) -> None:
+def test_the_first_workers_engines_are_everybodys(stubbed: RunConfig, tmp_path: Path) -> None:
     """Before the first shard is finished, which nobody could read them from."""
-    choose = Chooser(Stub(config))
+    choose = Chooser(Stub(stubbed))
     assert [agreed(choose, tmp_path / "run", rank) for rank in ("1/2", "2/2")] == [{"unet": "choice 1"}] * 2
     assert choose.told == [{}, {"unet": "choice 1"}]
     assert list((tmp_path / "run" / "shards").iterdir()) == []
 
 
-def test_who_is_second_to_choose_takes_the_firsts_choice(config: RunConfig, tmp_path: Path) -> None:
+def test_who_is_second_to_choose_takes_the_firsts_choice(stubbed: RunConfig, tmp_path: Path) -> None:
     """Two that choose at the same time, because a lease was taken for abandoned."""
 
     class Overtaken(Chooser):
@@ -63,43 +57,43 @@ def test_who_is_second_to_choose_takes_the_firsts_choice(config: RunConfig, tmp_
                 file.write_text(there.model_dump_json())
             return super().__call__(recorded)
 
-    assert agreed(Overtaken(Stub(config)), tmp_path / "run") == {"unet": "the other's"}
+    assert agreed(Overtaken(Stub(stubbed)), tmp_path / "run") == {"unet": "the other's"}
 
 
-def test_a_run_of_before_goes_on_with_the_engines_of_its_shards(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_of_before_goes_on_with_the_engines_of_its_shards(stubbed: RunConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    synthesize(config, out)
+    synthesize(stubbed, out)
     (out / "engines.json").unlink()
     for file in (out / "shards").glob("*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"engines": {"unet": "of its shards"}}))
-    choose = Chooser(Stub(config))
+    choose = Chooser(Stub(stubbed))
     assert agreed(choose, out) == {"unet": "of its shards"}
     assert choose.told == [{"unet": "of its shards"}]
     (out / "shards" / "000002.json").unlink()
-    assert synthesize(config, out).made_now == 2
+    assert synthesize(stubbed, out).made_now == 2
     assert {r.engines["unet"] for r in RunDirectory(out).records().values()} == {"of its shards"}
 
 
-def test_other_weights_are_refused_before_the_first_shard_too(config: RunConfig, tmp_path: Path) -> None:
-    open_worker(config, tmp_path / "run")
-    other = Stub(config)
+def test_other_weights_are_refused_before_the_first_shard_too(stubbed: RunConfig, tmp_path: Path) -> None:
+    open_worker(stubbed, tmp_path / "run")
+    other = Stub(stubbed)
     other.hashes = {"diffusion": "d", "teacher": "another"}
     with pytest.raises(InputError, match=r"begun with other weights \(teacher\); choose another --out"):
-        open_worker(config, tmp_path / "run", generator=other)
+        open_worker(stubbed, tmp_path / "run", generator=other)
 
 
-def test_a_damaged_choice_is_named(config: RunConfig, tmp_path: Path) -> None:
-    open_worker(config, tmp_path / "run")
+def test_a_damaged_choice_is_named(stubbed: RunConfig, tmp_path: Path) -> None:
+    open_worker(stubbed, tmp_path / "run")
     (tmp_path / "run" / "engines.json").write_text("{")
     with pytest.raises(DataError, match=r"engines\.json does not say which engines the run was begun with; delete it"):
-        open_worker(config, tmp_path / "run")
+        open_worker(stubbed, tmp_path / "run")
 
 
-def test_workers_share_the_shards(config: RunConfig, tmp_path: Path) -> None:
+def test_workers_share_the_shards(stubbed: RunConfig, tmp_path: Path) -> None:
     """In turn: each makes a shard, beginning at its own part, until none is missing."""
     out = tmp_path / "run"
     made: dict[int, list[int]] = {1: [], 2: []}
-    workers = {n: iter(open_worker(config, out, f"{n}/2").make_missing(Rank(n, 2))) for n in (1, 2)}
+    workers = {n: iter(open_worker(stubbed, out, f"{n}/2").make_missing(Rank(n, 2))) for n in (1, 2)}
     while workers:
         for number in list(workers):
             record = next(workers[number], None)
@@ -110,14 +104,14 @@ def test_workers_share_the_shards(config: RunConfig, tmp_path: Path) -> None:
     assert made == {1: [0, 1], 2: [2, 3]}
 
 
-def test_a_shard_in_other_hands_is_left_alone(config: RunConfig, tmp_path: Path) -> None:
+def test_a_shard_in_other_hands_is_left_alone(stubbed: RunConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    one, other = open_worker(config, out), Leases(out / "shards", "2/2")
+    one, other = open_worker(stubbed, out), Leases(out / "shards", "2/2")
     other.take("000001")
     assert one.make(1) is None
     assert not RunDirectory(out).has(1)
     other.release("000001")
     first = one.make(1)
     assert first is not None
-    assert open_worker(config, out).make(1) == first  # its seconds too: it was not made again
+    assert open_worker(stubbed, out).make(1) == first  # its seconds too: it was not made again
     assert [p.name for p in (out / "shards").glob("*.lease")] == []

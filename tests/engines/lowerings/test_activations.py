@@ -57,4 +57,4 @@ def test_activation_at_its_corners(name: str) -> None:
 
 @pytest.mark.parametrize("inplace", [nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid])
 def test_activation_in_place(inplace: type[nn.Module]) -> None:
-    check(layer(nn.Sequential(nn.Conv2d(2, 3, 1), inplace(inplace=True))), image(2, 2, 4, 4), 1e-7)  # type: ignore[call-arg]
+    check(layer(nn.Sequential(nn.Conv2d(2, 3, 1), inplace(inplace=True))), image(2, 2, 4, 4), 1e-7)

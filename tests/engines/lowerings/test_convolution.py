@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prism_engines.errors import UnsupportedOpError
@@ -55,7 +55,7 @@ def test_convolution_with_named_padding(padding: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_padding_with_pixels_of_the_image_is_refused(mode: str) -> None:
+def test_padding_with_pixels_of_the_image_is_refused(mode: Literal["reflect", "replicate", "circular"]) -> None:
     with pytest.raises(UnsupportedOpError, match=r"operator aten\.\w+\.default of layer \(Conv2d\)"):
         check(layer(nn.Conv2d(2, 3, 3, padding=1, padding_mode=mode)), image(2, 2, 5, 5))
 

@@ -1,0 +1,41 @@
+"""What goes wrong with files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+
+def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+
+    def one_bit(data: bytearray) -> None:
+        data[len(data) // 2] ^= 1
+
+    rewrite(path, one_bit)
+
+
+def cut(path: Path) -> None:
+    """The last 512 bytes are lost."""
+    rewrite(path, lambda data: data.__delitem__(slice(len(data) - 512, None)))
+
+
+def drop_tensor(path: Path) -> None:
+    """The first one of a safetensors file."""
+    state = load_file(path)
+    del state[min(state)]
+    save_file(state, path, {"format": "pt"})
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Other values in a JSON object."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
