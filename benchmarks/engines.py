@@ -15,7 +15,7 @@ from benchmarks.options import Options
 from prism_fast.compile.build import Builder
 from prism_fast.compile.parts import Parts
 from prism_fast.compile.probes import real_inputs
-from prism_fast.config import RunConfig
+from prism_fast.config import RunConfig, assign
 from prism_fast.synthesis.synthesizer import Synthesizer
 
 COLUMNS = ("part", "backend", "precision", "batch", "ms.p20", "ms.p50", "ms.p80", "ratio_to_eager", "build_s", "cosine")
@@ -23,7 +23,8 @@ COLUMNS = ("part", "backend", "precision", "batch", "ms.p20", "ms.p50", "ms.p80"
 
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     """A row a part and backend, eager first."""
-    parts = Parts(Synthesizer.load(config))
+    changes = {"sampling.device": options.device, "sampling.dtype": "float32"}
+    parts = Parts(Synthesizer.load(assign(config, changes)))
     builder = Builder(parts, Store(options.store or default_store()), harness.log)
     rows: list[harness.Row] = []
     for name in parts.wanted():

@@ -80,6 +80,7 @@ SWITCHES = (
 #: Shards of one batch that are timed in each repeat, after the warm-up: one, or for ours two a stream.
 TIMED = 12
 NAIVE = ("naive_through_unet", "naive_denoised", "diffusers_unguided")
+FLOAT32 = ("sampling.dtype=float32",)
 
 
 def with_assignments(config: RunConfig, assignments: Sequence[str]) -> RunConfig:
@@ -137,7 +138,7 @@ class Naive:
 
 def label(synthesizer: Synthesizer, rows: Sequence[PlanRow], pixels: torch.Tensor) -> Made:
     """Samples of finished images with the eager teacher's logits."""
-    logits = synthesizer.teacher.logits(pixels, len(rows))
+    logits, pixels = synthesizer.teacher.logits(pixels, len(rows)).cpu(), pixels.cpu()
     made = (Sample(row.index, pixels[i], row.label, logits[i], asdict(row)) for i, row in enumerate(rows))
     return Made(tuple(made), ())
 
@@ -154,7 +155,8 @@ def run_variant(config: RunConfig, name: str, store: Path | None, out: Path) -> 
     warm = 1 if name in NAIVE else 2 * config.launch.streams
     directory = RunDirectory(out)
     directory.claim(config)
-    synthesizer = Synthesizer.load(config)
+    # The baselines are float32, whatever ours is computed in.
+    synthesizer = Synthesizer.load(with_assignments(config, FLOAT32) if name in NAIVE else config)
     cosine, shards = None, range(warm + TIMED)
     if name in NAIVE:
         maker, start_s = ShardMaker(Naive(synthesizer, name), directory), harness.process_age_s()
@@ -199,7 +201,7 @@ def _quality(synthesizer: Synthesizer, out: Path, config: RunConfig) -> harness.
     )  # of all variants
     images = torch.stack([s.image for s in samples])
     labels = torch.tensor([s.label for s in samples])
-    logits = synthesizer.teacher.logits(images)
+    logits = torch.cat([synthesizer.teacher.logits(part.to(synthesizer.device)).cpu() for part in images.split(64)])
     final, _ = energy_of(config.guidance)(logits, labels)
     free, _ = energy(logits, labels, 0.0, -1.0, 1.0)
     np.save(out / "images.npy", images.numpy())

@@ -42,7 +42,7 @@ def scheduler_of(synthesizer: Synthesizer) -> DPMSolverMultistepScheduler:
 
 def encode_text(synthesizer: Synthesizer, prompts: Sequence[str]) -> torch.Tensor:
     """Hidden states of the prompts, each encoded anew."""
-    tokens = tokenize(prompts, synthesizer.model.tokenizer)
+    tokens = tokenize(prompts, synthesizer.model.tokenizer).to(synthesizer.device)
     with torch.no_grad():
         hidden: torch.Tensor = TextHidden(synthesizer.model.text_encoder)(tokens.input_ids, tokens.attention_mask)
     return hidden
@@ -68,8 +68,8 @@ class NaiveGuided:
         """Final latents (n, c, h, w) of some plan rows."""
         synthesizer, indices = self.synthesizer, [row.index for row in rows]
         text = encode_text(synthesizer, [*(r.negative_prompt for r in rows), *(r.prompt for r in rows)])
-        labels = torch.tensor([row.label for row in rows])
-        z = initial_latents(synthesizer.config.seed, indices, synthesizer.sampler.latent_shape)
+        labels = torch.tensor([row.label for row in rows], device=synthesizer.device)
+        z = initial_latents(synthesizer.config.seed, indices, synthesizer.sampler.latent_shape).to(synthesizer.device)
         scheduler = scheduler_of(synthesizer)
         for i, t in enumerate(scheduler.timesteps):
             alpha = scheduler.alphas_cumprod[t].sqrt()
@@ -112,7 +112,7 @@ class NaiveGuided:
         guidance, teacher = self.synthesizer.config.guidance, self.synthesizer.teacher
         size = (self.synthesizer.config.sampling.height, self.synthesizer.config.sampling.width)
         draws = view_draws(self.synthesizer.config.seed, indices, i)
-        boxes = view_boxes(draws, guidance.view_scale, guidance.view_flip, size)
+        boxes = view_boxes(draws, guidance.view_scale, guidance.view_flip, size).to(images.device)
         views = view_matrices(boxes, size, teacher.config.image_size)
         logits = teacher.net(teacher.normalise(apply_view(images, *views)))
         form = objective_of(guidance)
@@ -158,7 +158,7 @@ class DiffusersPipeline:
             width=sampling.width,
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
-            latents=noise,
+            latents=noise.to(synthesizer.device),
             output_type="latent",
         )
         latents: torch.Tensor = made.images

@@ -213,28 +213,49 @@ def distill(
     return distill_run(config, local_path(run), local_path(out), device=device, progress=progress)
 
 
-def evaluate(classifier: Path | str, pictures: Path | str = "minis", *, batch_size: int = 128) -> list[Scored]:
+def evaluate(
+    classifier: Path | str,
+    pictures: Path | str = "minis",
+    labels: Path | str | None = None,
+    *,
+    device: str = "cpu",
+    batch_size: int = 128,
+) -> list[Scored]:
     """Top-1 and top-5 on real pictures, a result for each test set.
+
+    A folder is scored among the classes that it has folders of. These are matched by name, by WordNet id, or by number.
 
     Args:
         classifier: a directory, a timm model name, or ``minis`` for the bundled teacher.
         pictures: an ImageFolder directory, or ``minis`` for the bundled test sets.
+        labels: the label space of the classifier, bundled or a YAML file, to match folders with; without it the
+            classifier's own names or a bundled label space if it knows every folder, else the numbers that the
+            folders' names begin with.
+        device: where the classifier computes.
         batch_size: pictures seen at once.
 
     Raises:
-        InputError: no such classifier. DataError: a wrong directory, or no pictures in it.
+        InputError: no such classifier, device or label space, or test sets of another number of classes. DataError: a
+            wrong directory, folders that match no class, or a picture that cannot be read. RunError: the classifier
+            answered with NaN or infinity.
     """
     from prism_fast.process import prepare
 
     prepare()
-    from prism_fast.evaluation.comparison import score
-    from prism_fast.evaluation.real_sets import held_out_sets
+    from prism_fast.evaluation.comparison import score_bundled, score_folder
+    from prism_fast.evaluation.folder import crop_of, open_folder
     from prism_fast.models.bundled import resolve
     from prism_fast.models.classifier import load_classifier
+    from prism_fast.models.device import require_device
 
-    network = load_classifier(resolve(str(classifier), "teacher"))
-    sets = held_out_sets(str(pictures), network.config.image_size)
-    return [score(str(classifier), network, name, images, batch_size) for name, images in sets.items()]
+    require_device(device)
+    name, space = str(classifier), None if labels is None else str(labels)
+    found = resolve(name, "teacher")
+    network = load_classifier(found)
+    if str(pictures) == "minis":
+        return score_bundled(name, network, batch_size, space, device)
+    crop = crop_of(network, trained_by_timm=not Path(found).exists())
+    return [score_folder(name, network, open_folder(Path(pictures)), crop, batch_size, space, device)]
 
 
 def report(run: Path | str, out: Path | str | None = None, *, picture: Path | str | None = None) -> Path:
@@ -243,12 +264,13 @@ def report(run: Path | str, out: Path | str | None = None, *, picture: Path | st
     Args:
         run: what ``synthesize`` or ``demo`` wrote.
         out: the HTML file; ``report.html`` in the run when not given.
-        picture: also write a PNG there: the first four images of each class.
+        picture: also write a PNG there: the first four images of each class, of at most 64.
 
     Raises:
         DataError: there is no run. InputError: there can be no such file. RunError: the disk refused.
     """
     from prism_fast.dataset.shard_set import ShardSet
+    from prism_fast.evaluation.first import first_of_each_class
     from prism_fast.evaluation.gather import gather, main_run
     from prism_fast.evaluation.picture import save_class_grid
     from prism_fast.evaluation.report import build_report
@@ -258,7 +280,7 @@ def report(run: Path | str, out: Path | str | None = None, *, picture: Path | st
     main = main_run(path)
     page = build_report(gather(path), _path(out) or path / "report.html")
     if picture is not None:
-        save_class_grid(list(ShardSet.discover(main).samples()), 4, local_path(picture))
+        save_class_grid(list(first_of_each_class(ShardSet.discover(main), 4)), 4, local_path(picture))
     return page
 
 

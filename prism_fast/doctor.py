@@ -154,11 +154,13 @@ def _loader(name: str, device: str, distribution: str) -> Probe:
     return probe
 
 
-def _probe_spec() -> EngineSpec:
-    """A computation as small as one can be."""
+def _probe_spec(backend: str) -> EngineSpec:
+    """A computation as small as one can be, on the device that a backend would be used on here."""
+    import torch
     from prism_engines.spec import EngineSpec, TensorSpec
 
-    return EngineSpec("probe", (TensorSpec("x", (1, 1)),), ("y",))
+    cuda = torch.cuda.is_available() and backend not in ("openvino", "onnxruntime")
+    return EngineSpec("probe", (TensorSpec("x", (1, 1)),), ("y",), device="cuda" if cuda else "cpu")
 
 
 def _eager() -> Answer:
@@ -173,7 +175,7 @@ def _backend(name: str) -> Probe:
     def probe() -> Answer:
         from prism_engines.backends import backend
 
-        found, spec = backend(name), _probe_spec()
+        found, spec = backend(name), _probe_spec(name)
         return answer(found.version(), [*found.reasons(spec), *found.run_reasons(spec)])
 
     return probe
@@ -185,7 +187,7 @@ def _tensorrt(ask: Callable[[Backend, EngineSpec], list[str]]) -> Probe:
     def probe() -> Answer:
         from prism_engines.backends import backend
 
-        both, spec = [backend(name) for name in ("tensorrt", "tensorrt_rtx")], _probe_spec()
+        both, spec = [backend(name) for name in ("tensorrt", "tensorrt_rtx")], _probe_spec("tensorrt")
         reasons = {one.name: ask(one, spec) for one in both}
         usable = next((one for one in both if not reasons[one.name]), None)
         shown = usable or next((one for one in both if one.version()), None)

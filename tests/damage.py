@@ -8,6 +8,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from prism_fast.dataset.sealed import SEAL, self_hash
+
 
 def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
     data = bytearray(path.read_bytes())
@@ -37,5 +39,8 @@ def drop_tensor(path: Path) -> None:
 
 
 def edit(path: Path, **changes: object) -> None:
-    """Other values in a JSON object."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Other values in a JSON object, with the hash of itself that it then has if it had one."""
+    document = {**json.loads(path.read_text()), **changes}
+    if SEAL in document:
+        document[SEAL] = self_hash(document)
+    path.write_text(json.dumps(document))

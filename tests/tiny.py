@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import timm
 import torch
 import yaml
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from transformers import BertConfig, BertModel, BertTokenizer
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTForImageClassification
 
 from benchmarks.stub import write_labels
 from prism_fast.models.classifier import ClassifierConfig, save_classifier
@@ -54,15 +56,25 @@ def autoencoder_tiny(channels: int = 4, levels: int = 2) -> AutoencoderTiny:
     )
 
 
-def autoencoder_kl() -> AutoencoderKL:
+def autoencoder_kl(**changes: Any) -> AutoencoderKL:
     """Stable Diffusion's kind, of two levels and latents of four channels."""
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
+    settings: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    }
+    return AutoencoderKL(**{**settings, **changes})
+
+
+def use_autoencoder_kl(model: Path, **changes: Any) -> None:
+    """Put such an autoencoder in the place of the one that ``model`` has."""
+    torch.manual_seed(2)
+    shutil.rmtree(model / "vae")
+    autoencoder_kl(**changes).save_pretrained(model / "vae")
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps({**index, "vae": ["diffusers", "AutoencoderKL"]}))
 
 
 def make_light_decoder(path: Path, channels: int = 4, levels: int = 2) -> Path:
@@ -113,6 +125,38 @@ def make_teacher(path: Path, classes: int = 3, size: int = 32) -> Path:
         architecture="test_resnet", num_classes=classes, image_size=size, mean=(0.5,) * 3, std=(0.5,) * 3
     )
     return save_classifier(net, config, path)
+
+
+def make_timm_hub(path: Path, architecture: str = "test_resnet", size: int = 32, **more: Any) -> Path:
+    """A classifier of three classes as timm's lie on the hub."""
+    torch.manual_seed(1)
+    fixed = {"img_size": size} if "vit" in architecture else {}
+    net = timm.create_model(architecture, num_classes=3, **fixed)
+    path.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path / "model.safetensors")
+    pixels = {"input_size": [3, size, size], "mean": [0.4] * 3, "std": [0.2] * 3, "crop_pct": 0.9}
+    document = {"architecture": architecture, "num_classes": 3, "num_features": 8, "pretrained_cfg": pixels, **more}
+    (path / "config.json").write_text(json.dumps(document))
+    return path
+
+
+def make_transformers_classifier(path: Path, names: tuple[str, ...] = ("cat", "dog", "red"), **pixels: Any) -> Path:
+    """A ViT of transformers for 32×32 images."""
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=8,
+        id2label=dict(enumerate(names)),
+        label2id={name: label for label, name in enumerate(names)},
+    )
+    ViTForImageClassification(config).save_pretrained(path)
+    document = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, **pixels}
+    (path / "preprocessor_config.json").write_text(json.dumps(document))
+    return path
 
 
 def write_config(folder: Path, **sections: object) -> Path:

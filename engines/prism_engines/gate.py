@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -134,7 +135,9 @@ def compare(engine: Engine, oracle: Engine, inputs: Sequence[Inputs], outputs: S
     """
     found = []
     for given in inputs:
-        want, got = oracle.run(*given), engine.run(*given)
+        with ieee_float32():
+            want = oracle.run(*given)
+        got = engine.run(*given)
         if len(want) != len(got):
             raise GateError(f"{engine.name}: it has {len(got)} outputs, eager has {len(want)}")
         rows = zip(outputs, got, want, strict=True)
@@ -152,15 +155,40 @@ def _judge(errors: Sequence[OutputError], who: str, precision: Precision) -> Non
             )
 
 
-def median_s(run: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of a call, after one that does not count."""
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Meanwhile a GPU computes float32 with all of its mantissa.
+
+    cuDNN's convolutions have ten bits of it by default (TF32): nothing to judge float32 by. Only what judges is held
+    to this; an engine, and eager where it is timed, compute as they will in a run.
+    """
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [one.fp32_precision for one in settings]
+    try:
+        for one in settings:
+            one.fp32_precision = "ieee"
+        yield
+    finally:
+        for one, precision in zip(settings, before, strict=True):
+            one.fp32_precision = precision
+
+
+def median_s(run: Callable[[], object], repeats: int = 5, device: torch.device | None = None) -> float:
+    """Median seconds of a call, after one that does not count; on a GPU until what it started there is done."""
     run()
     times = []
     for _ in range(repeats):
+        _wait_for(device)
         start = time.perf_counter()
         run()
+        _wait_for(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def _wait_for(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def gate(
@@ -179,8 +207,9 @@ def gate(
     """
     errors = compare(engine, oracle, inputs, outputs)
     _judge(errors, engine.name, precision)
-    eager_s = median_s(lambda: oracle.run(*inputs[0])) if timed else None
-    engine_s = median_s(lambda: engine.run(*inputs[0])) if timed else None
+    device = next((x.device for x in inputs[0]), None)
+    eager_s = median_s(lambda: oracle.run(*inputs[0]), device=device) if timed else None
+    engine_s = median_s(lambda: engine.run(*inputs[0]), device=device) if timed else None
     return GateResult(
         max(e.rel_error for e in errors),
         max(e.worst_rel_error for e in errors),

@@ -35,17 +35,27 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One part of a run at one batch size. A smaller batch is padded, so a sample's arithmetic never changes."""
+    """One part of a run at one batch size. A smaller batch is padded, so a sample's arithmetic never changes.
+
+    ``device`` is where its inputs lie and its outputs will: ``cpu``, ``cuda`` or ``cuda:1``. In a key, ``target`` says
+    what kind of device that is.
+    """
 
     part: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     precision: Precision = "fp32"
+    device: str = "cpu"
 
     @property
     def batch(self) -> int:
         """Rows that one run takes."""
         return self.inputs[0].shape[0]
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether its tensors lie on a GPU."""
+        return is_cuda(self.device)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,17 @@ class EngineKey:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all fields: the engine's name in a store."""
         return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+
+
+def is_cuda(device: str) -> bool:
+    """Whether a device, by name, is a GPU of CUDA."""
+    return torch.device(device).type == "cuda"
+
+
+def cuda_index(device: str) -> int:
+    """The number of a CUDA device; without one, the current device's."""
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def canonical_json(data: Any) -> str:

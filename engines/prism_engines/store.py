@@ -29,10 +29,24 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def default_store() -> Path:
-    """``$PRISM_FAST_STORE``, else ``prism-fast/engines`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$PRISM_FAST_STORE``, else ``prism-fast/engines`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        EngineInputError: that is below a home directory, and nobody knows which one.
+    """
     if store := os.environ.get("PRISM_FAST_STORE"):
-        return Path(store).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "prism-fast" / "engines"
+        return _expanded(store)
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "prism-fast" / "engines"
+
+
+def _expanded(given: str) -> Path:
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # HOME is unset and this user's number has no name
+        raise EngineInputError(
+            f"the engine store {given} is below a home directory, and this user has none; set PRISM_FAST_STORE to a "
+            "directory"
+        ) from error
 
 
 class Store:
@@ -182,10 +196,16 @@ class Store:
 
     def _prune_staging(self) -> Iterator[tuple[str, str]]:
         with self._writing():
-            for folder in sorted((self.root / _STAGING).glob("*")):
-                if is_dead(folder.name):
-                    shutil.rmtree(folder)
-                    yield folder.name, "its process ended before it was finished"
+            for name in self._staged():
+                if is_dead(name):
+                    shutil.rmtree(self.root / _STAGING / name)
+                    yield name, "its process ended before it was finished"
+
+    def _staged(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.root / _STAGING))
+        except FileNotFoundError:
+            return []
 
     def _new_staging(self) -> Path:
         return self.root / _STAGING / new_attempt()

@@ -16,18 +16,24 @@ def evaluate(
     pictures: Annotated[
         str, typer.Option("--pictures", help="ImageFolder directory, or 'minis' for the bundled test sets.")
     ] = "minis",
-    batch_size: int = 128,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Label space of the class folders: bundled name or YAML file.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in memory at once.")] = 128,
     json_output: JsonOpt = False,
 ) -> None:
     """Top-1 and top-5 on real pictures."""
     from prism_fast import evaluate as measure
 
-    found = measure(classifier, pictures, batch_size=batch_size)
+    found = measure(classifier, pictures, labels, device=device, batch_size=batch_size)
     if json_output:
         echo_json([s.model_dump(exclude={"confusion"}) for s in found])
         return
     for s in found:
+        subset = f", among {s.classes_scored} of {s.classes} classes" if s.classes_scored != s.classes else ""
+        matched = f", folders matched {s.matched}" if s.matched else ""
         typer.echo(
             f"{s.test_set}: top-1 {100 * s.top1:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}], "
-            f"top-5 {100 * s.top5:.1f} %, {s.n} pictures"
+            f"top-5 {100 * s.top5:.1f} %, {s.n} pictures{subset}{matched}"
         )

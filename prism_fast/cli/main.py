@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -66,8 +70,13 @@ def _options(debug: bool = typer.Option(False, "--debug", help="Show the traceba
 def main() -> None:
     """Entry point: an expected error becomes one line and its exit code."""
     failure.traceback = failure.json = False
+    _let_every_letter_through()
     try:
         app()
+    except SystemExit:
+        if lost := _lost_output():
+            _say_lost(lost)
+        raise
     except KeyboardInterrupt:
         _say("interrupted; what is finished is kept, the same command goes on")
         sys.exit(130)
@@ -79,6 +88,38 @@ def main() -> None:
             raise
         _say(f"error: {' '.join(str(error).split())}")  # libraries' texts may span lines
         sys.exit(error.exit_code)
+    except OSError:
+        if lost := _lost_output("\n"):  # what was refused once is gone from Python's buffer: ask again
+            _say_lost(lost)
+        raise
+
+
+def _let_every_letter_through() -> None:
+    """A terminal or pipe of another encoding, as the C locale's ASCII, shows escapes where it lacks a letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _lost_output(text: str = "") -> OSError | None:
+    """Why standard output refuses ``text`` and what it holds; dropped then, or Python would complain at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return error
+    return None
+
+
+def _say_lost(error: OSError) -> NoReturn:
+    """A reader that has gone, as ``head`` does, is no news."""
+    if error.errno != errno.EPIPE:
+        _say(f"error: standard output cannot be written: {error.strerror or error}; make room or send it elsewhere")
+    sys.exit(1)
 
 
 def _say(line: str) -> None:

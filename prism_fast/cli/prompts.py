@@ -36,7 +36,10 @@ def prompts(
             rows = write_plan(settings, out)
         except OSError as error:
             raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-        typer.echo(f"{rows} rows in {out}")
+        if json_output:
+            echo_json({"rows": rows, "out": str(out)})
+        else:
+            typer.echo(f"{rows} rows in {out}")
         return
     label = load_label_space(settings.labels).index(class_name) if class_name is not None else None
     found = [r for r in build_plan(settings, settings.synthesis.images) if label in (None, r.label)]

@@ -17,7 +17,11 @@ def report(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", parser=local_path, help="Also write a PNG: the first four images of each class."),
+        typer.Option(
+            "--picture",
+            parser=local_path,
+            help="Also write a PNG: the first four images of each of at most 64 classes.",
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""

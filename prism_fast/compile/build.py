@@ -7,16 +7,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
+import torch
 from prism_engines.backends import backend as backend_named
 from prism_engines.backends import backends
 from prism_engines.backends.base import Backend
 from prism_engines.backends.onnxruntime import open_onnx
 from prism_engines.backends.reasons import extra, module_reasons
+from prism_engines.base import Engine
 from prism_engines.errors import EngineBuildError, EngineError, EngineInputError, GateError
 from prism_engines.gate import GateResult, Inputs, gate
 from prism_engines.graph import Graph
+from prism_engines.memory import is_out_of_memory, smaller
 from prism_engines.record import EngineRecord
 from prism_engines.spec import EngineSpec, Precision
 from prism_engines.store import Store
@@ -194,8 +198,10 @@ class Builder:
                 result = self._gate(part, graph, backend, precision, folder, probes)
                 numbers = result.numbers() | ({"instead_of": instead_of} if instead_of else {})
                 return self.store.add(key, spec, folder, build_s, numbers)
-        except MemoryError as error:
-            reason = "out of memory; choose a smaller sampling.batch_size"
+        except Exception as error:  # the libraries' errors share no base class
+            if not is_out_of_memory(error):
+                raise
+            reason = f"out of memory; {smaller(spec.part)}"
             raise EngineBuildError(f"{backend.name} cannot build {spec.part}: {reason}") from error
 
     def _gate(
@@ -215,4 +221,32 @@ class Builder:
         through: Precision = "fp32" if precision == "bf16" else precision
         with tempfile.TemporaryDirectory(dir=graph.scratch) as copy, open_onnx(graph, through, Path(copy)) as engine:
             name = f"onnxruntime, the {through} graph"
-            return gate(engine, part.oracle, probes.get(), outputs, precision, name, timed=False)
+            return gate(OnHost(engine), OnHost(part.oracle, spec.device), probes.get(), outputs, precision, name, False)
+
+
+class OnHost:
+    """An engine of some device whose outputs lie on the host, wherever its inputs do."""
+
+    def __init__(self, engine: Engine, device: str = "cpu") -> None:
+        self.engine, self.device, self.name = engine, device, engine.name
+
+    def open(self) -> Self:
+        """Open the engine."""
+        self.engine.open()
+        return self
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The engine's outputs, on the host."""
+        return tuple(out.cpu() for out in self.engine.run(*(x.to(self.device) for x in inputs)))
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -12,7 +12,7 @@ from prism_engines.store import Store, default_store
 
 from prism_fast.compile.build import Builder, Built, Refused, precision_of, summarise
 from prism_fast.compile.parts import Parts
-from prism_fast.config import RunConfig
+from prism_fast.config import RunConfig, assign
 from prism_fast.errors import InputError, RunError
 from prism_fast.synthesis.synthesizer import Synthesizer
 
@@ -43,7 +43,8 @@ def build_all(
         raise InputError(f"precision {precision!r} is unknown, expected one of: auto, {', '.join(TORCH_DTYPES)}")
     if backend not in ("auto", "all"):
         backend_named(backend)
-    made = Parts(Synthesizer.load(config))
+    # Engines are made from float32, whatever an eager run would be computed in.
+    made = Parts(Synthesizer.load(assign(config, {"sampling.dtype": "float32"})))
     if unknown := [p for p in parts if p not in made.names()]:
         raise InputError(f"part {unknown[0]!r} is unknown, expected some of: {', '.join(made.names())}")
     parts = parts or made.wanted()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,8 @@ from typing import Self
 import torch
 from prism_engines.backends import backend as backend_named
 from prism_engines.base import Engine
-from prism_engines.errors import EngineBuildError, EngineInputError
+from prism_engines.errors import EngineBuildError, EngineError, EngineInputError
+from prism_engines.memory import is_out_of_memory, smaller
 from prism_engines.record import EngineRecord
 from prism_engines.spec import Precision
 from prism_engines.store import Store, default_store
@@ -105,8 +107,20 @@ def _require_runnable(builder: Builder, backend: str, parts: Sequence[str]) -> N
                 raise EngineInputError(f"{backend} cannot run {part} here: {'; '.join(reasons)}")
 
 
-def _open(store: Store, record: EngineRecord, streams: int) -> Engine:
-    return backend_named(record.key.backend).open(record.spec, store.open_files(record), streams)
+def _open(store: Store, record: EngineRecord, device: str, streams: int) -> Engine:
+    """Open an engine on the run's own device, which may have another number than the one it was built on.
+
+    Raises:
+        EngineError: it does not open, for want of memory or another reason.
+    """
+    spec = replace(record.spec, device=device)
+    try:
+        return backend_named(record.key.backend).open(spec, store.open_files(record), streams)
+    except Exception as error:  # the libraries' errors share no base class
+        if is_out_of_memory(error):
+            why = f"out of memory; {smaller(spec.part)} or launch.streams"
+            raise EngineError(f"{record.key.backend} cannot open {spec.part}: {why}") from error
+        raise
 
 
 def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log, store: Path | None = None) -> Compiled:
@@ -138,7 +152,8 @@ def compile_run(synthesizer: Synthesizer, recorded: Mapping[str, str], log: Log,
     }
     with ThreadPoolExecutor() as pool:  # most of the time of opening is spent outside of Python
         streams = synthesizer.config.launch.streams
-        opening = pool.map(lambda record: _open(builder.store, record, streams), chosen.values())
+        devices = [builder.parts.get(part).spec.device for part in chosen]
+        opening = pool.map(partial(_open, builder.store, streams=streams), chosen.values(), devices)
         opened = dict(zip(chosen, opening, strict=True))
     for part, record in chosen.items():
         log(f"{part}: {record.key.backend} {record.key.precision}, engine {record.digest[:12]}")

@@ -14,22 +14,25 @@ import timm
 import torch
 import transformers
 from prism_engines.backends.base import Backend
-from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
+from prism_engines.backends.eager import EagerEngine, EagerGradientEngine, EnergyAndCotangent, InChunks
 from prism_engines.base import Engine
 from prism_engines.graph import Graph, graph_hash, weights_hash
 from prism_engines.lowerings import LOWERINGS
 from prism_engines.spec import TORCH_DTYPES, EngineKey, EngineSpec, Precision, TensorSpec, inputs_json
-from prism_engines.vjp import trace_value_and_gradient
+from prism_engines.vjp import trace, trace_value_and_gradient
 from prism_kernels import view_matrices
 from torch import nn
 
 from prism_fast.errors import InputError
-from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier, energy_of
+from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier, dtype_of, energy_of
 from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.models.diffusion import LatentDecoder, LightDecoder
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.sampling.noise import initial_latents
 from prism_fast.synthesis.synthesizer import Synthesizer
+
+#: A cotangent below it is as good as none; float32 holds it with all its digits.
+SMALLEST_COTANGENT = 1e-30
 
 Inputs = tuple[torch.Tensor, ...]
 Trace = Callable[[Precision, Inputs], nn.Module]
@@ -37,7 +40,10 @@ Trace = Callable[[Precision, Inputs], nn.Module]
 
 @dataclass(frozen=True)
 class Part:
-    """One computation: its eager oracle, how to trace it, and the hashes of its graph and weights."""
+    """One computation: its eager oracle, how to trace it, and the hashes of its graph and weights.
+
+    ``graph_in_fp16`` is the hash of its graph in fp16, where that is not the same graph in another type.
+    """
 
     spec: EngineSpec
     oracle: Engine
@@ -45,18 +51,19 @@ class Part:
     graph: str
     weights: str
     random: Callable[[int], Inputs]
+    graph_in_fp16: str | None = None
 
     def key(self, backend: Backend, precision: Precision) -> EngineKey:
         """What an engine of this part by ``backend`` is called."""
         return EngineKey(
             part=self.spec.part,
-            graph=self.graph,
+            graph=self.graph_in_fp16 if precision == "fp16" and self.graph_in_fp16 else self.graph,
             weights=self.weights,
             inputs=inputs_json(self.spec),
             precision=precision,
             backend=backend.name,
             backend_version=backend.version(),
-            target=backend.target(),
+            target=backend.target(self.spec.device),
         )
 
     def at(self, precision: Precision) -> EngineSpec:
@@ -106,10 +113,10 @@ class Parts:
     def __init__(self, synthesizer: Synthesizer, lowerings: Any = LOWERINGS) -> None:
         self.synthesizer, self.lowerings = synthesizer, lowerings
         config, model = synthesizer.config, synthesizer.model
-        if config.sampling.dtype != "float32":
+        if dtype_of(model.unet) != torch.float32:
             raise InputError(
-                f"sampling.dtype is {config.sampling.dtype}, but engines are made from, and judged by, float32; "
-                "set sampling.dtype to float32 and choose engines.precision"
+                f"the run's weights are {str(dtype_of(model.unet)).removeprefix('torch.')}, but engines are made from, "
+                "and judged by, float32; load the run with engines.backend or sampling.dtype float32"
             )
         self.batch, self.latent = config.sampling.fixed_batch_size, synthesizer.sampler.latent_shape
         self.gradient_batch = config.engines.gradient_batch or self.batch
@@ -180,13 +187,13 @@ class Parts:
     ) -> Part:
         module = module.eval().requires_grad_(False)
 
-        def trace(precision: Precision, _: Inputs) -> nn.Module:
+        def in_precision(precision: Precision, _: Inputs) -> nn.Module:
             return InTuple(InPrecision(module, TORCH_DTYPES[precision]))
 
         return Part(
             spec=_spec(name, inputs, names, outputs),
             oracle=EagerEngine(module, name),
-            trace=trace,
+            trace=in_precision,
             graph=graph_hash(module, settings, *_VERSIONS),
             weights=weights_hash(module),
             random=random or (lambda seed: _like(inputs, seed)),
@@ -280,21 +287,43 @@ class Parts:
         module = StaticLatentClassifier(decoder, self.synthesizer.teacher).eval().requires_grad_(False)
         energy = energy_of(config)
 
-        def trace(precision: Precision, inputs: Inputs) -> nn.Module:
+        def traced(precision: Precision, inputs: Inputs) -> nn.Module:
             logits = InPrecision(module, TORCH_DTYPES[precision])
-            return trace_value_and_gradient(logits, energy, inputs, self.lowerings)
+            make = trace_rescaled_gradient if precision == "fp16" else trace_value_and_gradient
+            return make(logits, energy, inputs, self.lowerings)
 
         inputs = self._gradient_inputs(0)
         names, outputs = ("latents", "labels", "rows", "columns"), ("energy", "gradient", "logits")
         objective = f"{config.objective} {config.temperature} {config.second_temperature}"
+        hashed = (objective, _decoding(decoder), teacher.model_dump_json(), *_VERSIONS)
         return Part(
             spec=_spec("energy_gradient", inputs, names, outputs),
-            oracle=EagerGradientEngine(module, energy),
-            trace=trace,
-            graph=graph_hash(module, objective, _decoding(decoder), teacher.model_dump_json(), *_VERSIONS),
+            oracle=InChunks(EagerGradientEngine(module, energy), self.gradient_batch),
+            trace=traced,
+            graph=graph_hash(module, *hashed),
             weights=weights_hash(module),
             random=self._gradient_inputs,
+            graph_in_fp16=graph_hash(module, *hashed, "rescaled"),
         )
+
+
+def trace_rescaled_gradient(
+    module: nn.Module, energy: EnergyAndCotangent, inputs: Inputs, lowerings: Any
+) -> torch.fx.GraphModule:
+    """:func:`trace_value_and_gradient` for fp16: what goes back is brought to size one first, sample by sample.
+
+    A teacher that is sure of a sample has a cotangent below what float16 can tell from zero.
+    """
+
+    def value_and_gradient(x: torch.Tensor, labels: torch.Tensor, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        pair: Any = torch.func.vjp(lambda z: module(z, *views), x)
+        logits, pull_back = pair
+        value, cotangent = energy(logits, labels)
+        size = cotangent.abs().amax(1, keepdim=True).clamp_min(SMALLEST_COTANGENT)
+        (gradient,) = pull_back((cotangent / size).to(logits.dtype))
+        return value, gradient * size.view(-1, 1, 1, 1), logits
+
+    return trace(value_and_gradient, module, inputs, lowerings)
 
 
 _VERSIONS = (diffusers.__version__, timm.__version__, transformers.__version__)
@@ -304,7 +333,7 @@ def _spec(name: str, inputs: Inputs, names: tuple[str, ...], outputs: tuple[str,
     tensors = (
         TensorSpec(n, tuple(x.shape), str(x.dtype).removeprefix("torch.")) for n, x in zip(names, inputs, strict=True)
     )
-    return EngineSpec(name, tuple(tensors), outputs)
+    return EngineSpec(name, tuple(tensors), outputs, device=str(inputs[0].device))
 
 
 def _like(inputs: Inputs, seed: int) -> Inputs:

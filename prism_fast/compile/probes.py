@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
+from prism_engines.gate import ieee_float32
 from prism_kernels import view_matrices
 
 from prism_fast.compile.parts import Inputs
 from prism_fast.dataset.plan import build_plan
 from prism_fast.models.diffusers_blocks import DeepUNet
 from prism_fast.models.text import tokenize
-from prism_fast.sampling.noise import initial_latents
 from prism_fast.sampling.savings import Step
 from prism_fast.sampling.solvers import DPMSolverPP2M
 from prism_fast.synthesis.synthesizer import Synthesizer
@@ -21,6 +21,11 @@ STEPS = 6
 @torch.no_grad()
 def real_inputs(synthesizer: Synthesizer, part: str) -> Inputs:
     """Inputs of ``part`` after a few unguided steps of the run's first batch."""
+    with ieee_float32():
+        return _real_inputs(synthesizer, part)
+
+
+def _real_inputs(synthesizer: Synthesizer, part: str) -> Inputs:
     rows = build_plan(synthesizer.config, synthesizer.config.sampling.fixed_batch_size)
     if part.startswith("text_encoder"):
         tokenizer = synthesizer.model.tokenizer_2 if part.endswith("_2") else synthesizer.model.tokenizer
@@ -28,7 +33,7 @@ def real_inputs(synthesizer: Synthesizer, part: str) -> Inputs:
         return tokens.input_ids, tokens.attention_mask
     sampler = synthesizer.sampler
     going = sampler.begin(synthesizer.batch(rows), synthesizer.device)
-    z = initial_latents(sampler.seed, going.batch.indices, sampler.latent_shape).to(synthesizer.device)
+    z = going.noise
     solver = DPMSolverPP2M(sampler.schedule)
     whole = Step(both=True, network="whole", gradient="none")
     last = min(STEPS, len(sampler.schedule)) - 1

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from prism_engines.memory import is_out_of_memory
 
 from prism_fast.compile.load import compile_run
 from prism_fast.config import RunConfig
@@ -28,7 +29,7 @@ OUT_OF_MEMORY = 3
 
 def _peak_bytes(device: str) -> int:
     if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -52,6 +53,8 @@ if __name__ == "__main__":
     prepare()
     try:
         print(json.dumps(trial(RunConfig.model_validate_json(sys.stdin.read()), Path(sys.argv[1]))))
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except Exception as error:  # the libraries' errors share no base class
+        if not is_out_of_memory(error):
+            raise
         print(f"out of memory: {error}", file=sys.stderr)
         sys.exit(OUT_OF_MEMORY)

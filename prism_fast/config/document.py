@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum, auto
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from pydantic import ValidationError
 from prism_fast.config.schema import RunConfig
 from prism_fast.errors import ConfigError, InputError
 
+#: What PyYAML answers a text with that is none of its own, or that is nested too deeply.
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+_SHOWN = 80
+
 
 def bundled_configs() -> dict[str, str]:
     """Name -> first comment line of every configuration that ships with the package."""
     found = {}
     for entry in resources.files("prism_fast.configs").iterdir():
         if entry.name.endswith(".yaml"):
-            first = entry.read_text().splitlines()[0]
+            first = entry.read_text(encoding="utf-8").splitlines()[0]
             found[entry.name.removesuffix(".yaml")] = first.lstrip("# ")
     return dict(sorted(found.items()))
 
@@ -33,8 +38,8 @@ def load_config(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Ru
     """
     try:
         data = yaml.safe_load(_read(str(name_or_path)))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name_or_path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    except _NOT_YAML as error:
+        raise ConfigError(f"{name_or_path} is not valid YAML: {_reason(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{name_or_path} is not a mapping of sections")
     for assignment in assignments:
@@ -65,22 +70,63 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
 
 def _read(name_or_path: str) -> str:
     if name_or_path in bundled_configs():
-        return (resources.files("prism_fast.configs") / f"{name_or_path}.yaml").read_text()
+        return (resources.files("prism_fast.configs") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     path = Path(name_or_path)
-    if not path.is_file():
-        names = ", ".join(bundled_configs())
-        raise InputError(f"configuration {name_or_path!r} is neither a file nor one of: {names}")
-    return path.read_text()
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read configuration {_short(name_or_path)}: {error.strerror or error}") from error
+    names = ", ".join(bundled_configs())
+    raise InputError(f"configuration {_short(name_or_path)} is neither a file nor one of: {names}")
 
 
 def _parsed(assignment: str) -> tuple[str, object]:
     key, sep, text = assignment.partition("=")
     if not sep:
-        raise ConfigError(f"--set {assignment!r} is not of the form key=value, for example guidance.scale=0.4")
+        raise ConfigError(f"--set {_short(assignment)} is not of the form key=value, for example guidance.scale=0.4")
     try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: {text!r} is not a YAML value: {str(error).splitlines()[0]}") from error
+        value, comment = yaml.safe_load(text), _comment_of(text)
+    except _NOT_YAML as error:
+        raise ConfigError(f"--set {_cut(key)}: {_short(text)} is not a YAML value: {_reason(error)}") from error
+    if comment is _Comment.AFTER_PLAIN_TEXT:  # of a shell's words nothing is meant to be left out
+        return key.strip(), text.strip()
+    if comment is _Comment.AFTER_OTHERS:
+        raise ConfigError(f"--set {_cut(key)}: {_short(text)} has a comment behind its value; leave it out")
+    return key.strip(), value
+
+
+class _Comment(Enum):
+    """What YAML would leave out of a value because of a ``#``."""
+
+    NONE = auto()
+    AFTER_PLAIN_TEXT = auto()
+    AFTER_OTHERS = auto()
+
+
+def _comment_of(text: str) -> _Comment:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    rest = text if node is None else text[node.end_mark.index :]
+    if not rest.lstrip().startswith("#"):
+        return _Comment.NONE
+    plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
+    return _Comment.AFTER_PLAIN_TEXT if plain else _Comment.AFTER_OTHERS
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _short(text: str) -> str:
+    return repr(_cut(text))
+
+
+def _reason(error: BaseException) -> str:
+    """First line of a parser's complaint; what is none of PyYAML's own says too little by itself."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = (str(error).splitlines() or [""])[0]
+    return _cut(said if isinstance(error, yaml.YAMLError | ValueError) and said else f"{type(error).__name__} {said}")
 
 
 def _put(data: dict[str, Any], key: str, value: object) -> None:
@@ -89,7 +135,7 @@ def _put(data: dict[str, Any], key: str, value: object) -> None:
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {key}: {parent!r} is not a section of the configuration")
+            raise ConfigError(f"--set {_cut(key)}: {_short(parent)} is not a section of the configuration")
     node[last] = value
 
 
@@ -98,6 +144,6 @@ def _validated(data: dict[str, Any], name: str = "") -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ": ".join(filter(None, (name, ".".join(str(part) for part in first["loc"]))))
+        where = ": ".join(filter(None, (name, _cut(".".join(str(part) for part in first["loc"])))))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {first['msg']}{more}") from error

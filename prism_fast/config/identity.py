@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
-from prism_fast.labels.space import BUNDLED
+from prism_fast.labels.space import BUNDLED, is_file, labels_path
 
 
 def hash_of(data: dict[str, Any]) -> str:
@@ -18,5 +17,5 @@ def hash_of(data: dict[str, Any]) -> str:
 
 def labels_identity(labels: str) -> str:
     """A bundled label space is its name; one of your own is its content, wherever the file lies."""
-    path = Path(labels)
-    return labels if labels in BUNDLED or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
+    path = labels_path(labels)
+    return labels if labels in BUNDLED or not is_file(path) else hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,6 +16,11 @@ SolverName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
 
 
 MOST_SHARDS = 999_999
+#: Nine digits name a sample.
+MOST_IMAGES = 10**9
+#: Bounds that only a mistyped number meets: beyond them nothing fails, it just never ends.
+MOST_ROWS, MOST_SIDE, MOST_THREADS, MOST_AHEAD, MOST_CORES = 65_536, 16_384, 1_024, 1_024, 65_536
+SHORTEST_LEASE_S, LONGEST_LEASE_S = 0.05, 7 * 86_400.0
 
 
 class _Document(BaseModel):
@@ -29,9 +34,14 @@ def _require_part(name: str, part: tuple[float, float]) -> None:
 
 
 def _batch_size(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ROWS):
         return value
-    raise ValueError(f"expected a whole number from 1 on, or auto, got {value!r}")
+    raise ValueError(f"expected a whole number from 1 to {MOST_ROWS}, or auto, got {_short(value)}")
+
+
+def _short(value: object) -> str:
+    shown = repr(value) if not isinstance(value, int) or value.bit_length() < 200 else "a number of many digits"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size, json_schema_input_type=int | Literal["auto"])]
@@ -41,7 +51,7 @@ class ModelsConfig(_Document):
     """Which networks a run uses. ``minis`` in place of a path means the bundled models."""
 
     diffusion: str = Field(description="directory in diffusers' format, or 'minis'")
-    teacher: str = Field(description="timm model name, directory with config.json + model.safetensors, or 'minis'")
+    teacher: str = Field(description="timm model name, classifier directory (ours, timm's, transformers'), or 'minis'")
     features: str = Field(
         "minis",
         description="network for precision/recall, as teacher; not the one that guides; 'minis': EfficientNet-Lite1",
@@ -71,10 +81,14 @@ class SamplingConfig(_Document):
     )
     reuse_every: int = Field(1, ge=1, description="the UNet's deep features are computed at every n-th step")
     batch_size: BatchSize = Field(16, description="or auto: what 'prism-fast tune' found on this device")
-    height: int = Field(64, ge=8, multiple_of=8)
-    width: int = Field(64, ge=8, multiple_of=8)
+    height: int = Field(64, ge=8, le=MOST_SIDE, multiple_of=8)
+    width: int = Field(64, ge=8, le=MOST_SIDE, multiple_of=8)
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of the networks under engines.backend eager; engines are made from float32, engines.precision "
+        "decides; the teacher is float32",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplingConfig:
@@ -112,10 +126,12 @@ class GuidanceConfig(_Document):
     margin_quantile: float | None = Field(
         None, ge=0, le=1, description="guide only samples above this quantile of unguided energies; null: all"
     )
-    margin_samples: int = Field(64, ge=8, description="unguided samples that calibrate the margin")
+    margin_samples: int = Field(64, ge=8, le=1_000_000, description="unguided samples that calibrate the margin")
     view_scale: tuple[float, float] = Field((0.8, 1.0), description="area of the teacher's random crop")
     view_flip: bool = True
-    view_size: int | None = Field(None, ge=16, description="side of the view that the gradient sees; null: teacher's")
+    view_size: int | None = Field(
+        None, ge=16, le=MOST_SIDE, description="side of the view that the gradient sees; null: teacher's"
+    )
     decoder: Literal["full", "light"] = Field("full", description="light: the gradient sees models.light_decoder")
     max_gradient_rms: float = Field(1e4, gt=0, description="a larger gradient RMS is refused for that sample")
 
@@ -133,7 +149,11 @@ class EnginesConfig(_Document):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: the lowest that passes")
     attention: Literal["sdpa", "xformers"] = Field("sdpa", description="of engines that torch runs: eager, inductor")
     gradient_batch: int | None = Field(
-        None, ge=1, description="rows of a compiled gradient at once; null: sampling.batch_size"
+        None,
+        ge=1,
+        le=MOST_ROWS,
+        description="rows of an energy gradient at once, compiled, or eager on a GPU or in half precision; null: "
+        "sampling.batch_size",
     )
     fused_norms: bool = Field(False, description="eager only: group norm and SiLU of the decoder in one operator")
     parts: tuple[EnginePart, ...] = Field(
@@ -146,8 +166,8 @@ class EnginesConfig(_Document):
 class SynthesisConfig(_Document):
     """How many samples, and how they are stored."""
 
-    images: int = Field(640, ge=1)
-    shard_size: int = Field(64, ge=1)
+    images: int = Field(640, ge=1, le=MOST_IMAGES)
+    shard_size: int = Field(64, ge=1, le=MOST_IMAGES)
     image_format: Literal["png", "jpg", "webp"] = "png"
     quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
 
@@ -170,14 +190,25 @@ class SlurmConfig(_Document):
 class LaunchConfig(_Document):
     """How a run is carried out; nothing here changes a byte of what it makes."""
 
-    pipeline_depth: int = Field(0, ge=0, description="batches denoised ahead of decoding and writing; 0: one by one")
-    streams: int = Field(1, ge=1, description="batches denoised at once, each on its share of the threads")
-    lease_s: float = Field(60.0, gt=0, description="a worker that is silent for so long has lost its shard")
+    pipeline_depth: int = Field(
+        0, ge=0, le=MOST_AHEAD, description="batches denoised ahead of decoding and writing; 0: one by one"
+    )
+    streams: int = Field(
+        1, ge=1, le=MOST_THREADS, description="batches denoised at once, each on its share of the threads"
+    )
+    lease_s: float = Field(
+        60.0,
+        ge=SHORTEST_LEASE_S,
+        le=LONGEST_LEASE_S,
+        description="a worker that is silent for so long has lost its shard",
+    )
     hold_s: float | None = Field(
         None, gt=0, description="a shard in hand for longer, as a hung worker's is, is anybody's; null: never"
     )
     restarts: int = Field(3, ge=0, description="how often a killed worker is started again, by local and ray")
-    cpus_per_worker: int = Field(1, ge=1, description="cores of a worker under ray and slurm; local shares ours evenly")
+    cpus_per_worker: int = Field(
+        1, ge=1, le=MOST_CORES, description="cores of a worker under ray and slurm; local shares ours evenly"
+    )
     slurm: SlurmConfig = SlurmConfig()
 
 
@@ -185,9 +216,9 @@ class DistillConfig(_Document):
     """The distillation recipe; the same for every student of a comparison."""
 
     student: str = Field("resnet10t", description="timm model name")
-    image_size: int = Field(64, ge=16)
+    image_size: int = Field(64, ge=16, le=MOST_SIDE)
     steps: int = Field(800, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=MOST_ROWS)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -196,19 +227,26 @@ class DistillConfig(_Document):
     label_weight: float = Field(0.0, ge=0, le=1, description="weight of hard-label cross-entropy; KL gets the rest")
     teacher: Literal["stored", "live"] = Field("stored", description="logits from the shards, or a teacher pass")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="0 turns the weight average off")
-    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_scale: tuple[float, float] = Field((0.5, 1.0), description="area of the random crop that a student sees")
     flip: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     loader: Literal["dali", "torch"] = "dali"
     selection: bool = Field(False, description="leave out what 'prism-fast select' rejected")
     checkpoint_every: int = Field(200, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DistillConfig:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale must satisfy 0 < from <= to <= 1, got {low}, {high}")
+        return self
 
 
 class EvaluateConfig(_Document):
     """Measurements on real held-out pictures."""
 
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, le=MOST_ROWS)
     neighbours: int = Field(5, ge=1, description="k of precision/recall/density/coverage")
 
 

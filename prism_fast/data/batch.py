@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
+
+from prism_fast.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,17 @@ class Batch:
     images: Tensor
     labels: Tensor
     logits: Tensor
+
+
+def require_labels(labels: Tensor, classes: int, where: Path) -> None:
+    """Refuse labels, on the CPU, that are none of the classes.
+
+    Raises:
+        DataError: one is outside 0..classes-1.
+    """
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise DataError(
+            f"{where} holds the label {int(wrong[0])}, expected 0 to {classes - 1}; "
+            f"'prism-fast verify' says which shard to make again"
+        )

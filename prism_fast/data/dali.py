@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.batch import Batch
+from prism_fast.data.batch import Batch, require_labels
+from prism_fast.data.descriptors import make_room
 from prism_fast.dataset.shard import Shard
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
@@ -104,6 +105,7 @@ class DaliLoader:
 
     def _open(self, checkpoint: bytes | None) -> None:
         self._pipe = None
+        make_room(len(self._shards.shards))
         settings = (self._config, self._device, self._mean, self._std)
         try:
             self._pipe = _pipeline(self._shards, self._indices, *settings, checkpoint)
@@ -115,11 +117,14 @@ class DaliLoader:
         return self
 
     def __next__(self) -> Batch:
+        folder = self._shards.shards[0].tar.parent
         try:
-            images, labels, logits = (self._tensor(output) for output in self._pipe.run())
+            images, raw_labels, logits = self._pipe.run()
         except RuntimeError as error:
-            raise DataError(f"DALI cannot read {self._shards.shards[0].tar.parent}: {_reason(error)}") from error
-        return Batch(images, labels.flatten().long(), logits.float())
+            raise DataError(f"DALI cannot read {folder}: {_reason(error)}") from error
+        labels = from_dlpack(raw_labels.as_tensor()).flatten().long()  # on the CPU, whatever decodes the images
+        require_labels(labels, self._shards.classes, folder)
+        return Batch(self._tensor(images), labels.to(self._device), self._tensor(logits).float())
 
     def _tensor(self, output: Any) -> Tensor:
         # DALI reuses the buffer in the next run, hence the copy.
@@ -157,7 +162,7 @@ def _index(shard: Shard, folder: Path) -> Path:
     if not shard.rejected:
         return shard.index
     path = folder / shard.index.name
-    path.write_text(shard.index_text())
+    path.write_text(shard.index_text(), encoding="utf-8")
     return path
 
 

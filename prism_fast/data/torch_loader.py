@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from prism_fast.config import DistillConfig
-from prism_fast.data.batch import Batch
-from prism_fast.dataset.shard import Entry, Shard
+from prism_fast.data.batch import Batch, require_labels
+from prism_fast.dataset.shard import Entry, Logits, Shard
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
 
@@ -52,13 +52,16 @@ class _Pictures:
     def __init__(self, shards: ShardSet) -> None:
         self._entries: list[tuple[Shard, Entry]] = []
         self._cache: dict[int, Tensor] = {}
-        labels, logits = [], []
+        labels: list[int] = []
+        logits: list[Logits] = []
         for shard in shards.shards:
             with shard.open() as reader:
-                for entry in shard.entries():
-                    self._entries.append((shard, entry))
-                    labels.append(reader.label(entry))
-                    logits.append(reader.logits(entry))
+                entries = shard.entries()
+                found = [reader.label(entry) for entry in entries]
+                logits += [reader.logits(entry) for entry in entries]
+            require_labels(torch.tensor(found), shards.classes, shard.tar)
+            self._entries += [(shard, entry) for entry in entries]
+            labels += found
         self.labels = torch.tensor(labels)
         self.logits = torch.from_numpy(np.stack(logits).astype(np.float32))
         self._caching = self._decode(0).numel() * shards.rows < CACHE_BYTES

@@ -39,7 +39,7 @@ def stated_license(path: Path) -> str:
         return found
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (folder / name).is_file():
-            lines = (folder / name).read_text(errors="replace").split("\n")
+            lines = (folder / name).read_text(encoding="utf-8", errors="replace").split("\n")
             return next((line.strip() for line in lines if line.strip()), _UNSTATED)
     return _UNSTATED
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from prism_fast.dataset.layout import Layout
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError
-from prism_fast.storage.files import replace, writing
+from prism_fast.storage.files import parquet_source, replace, writing
 
 #: Why a sample is rejected; "" if it is not.
 REASONS = ("", "energy", "quota", "disagrees", "duplicate")
@@ -68,19 +68,57 @@ def write_ledger(run: Path, ledger: Ledger, settings: Mapping[str, Any], hashes:
         DataError: not a run directory. RunError: the disk refused.
     """
     layout, path = RunDirectory(run).layout(), ledger_path(run)
-    facts = {"run_hash": layout.run_hash, "data": data_identity(layout, hashes), "settings": dict(settings)}
     reasons = pa.array(REASONS).take(pa.array(ledger.reason))
     repeats = pa.array(ledger.duplicate_of, pa.int64(), mask=ledger.duplicate_of < 0)
     columns = [ledger.index, ledger.shard, ledger.label, ledger.energy, ledger.reason == 0]
-    table = pa.Table.from_arrays(
-        [*map(pa.array, columns), reasons, repeats],
-        schema=_SCHEMA.with_metadata({_KEY: json.dumps(facts, sort_keys=True).encode()}),
-    )
+    table = pa.Table.from_arrays([*map(pa.array, columns), reasons, repeats], schema=_SCHEMA)
+    facts = {
+        "run_hash": layout.run_hash,
+        "data": data_identity(layout, hashes),
+        "settings": dict(settings),
+        "rows": _digest(table),
+    }
+    table = table.replace_schema_metadata({_KEY: json.dumps(facts, sort_keys=True).encode()})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     with writing(path):
         replace(path, buffer.getvalue().to_pybytes())
     return path
+
+
+def _digest(table: pa.Table) -> str:
+    """SHA-256 over the values of a selection, column after column."""
+    digest = hashlib.sha256()
+    for name in _SCHEMA.names:
+        column = table.column(name)
+        if pa.types.is_string(column.type):
+            digest.update("\n".join(column.to_pylist()).encode())
+        else:
+            values = column.fill_null(-1).to_numpy() if column.null_count else column.to_numpy()
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def read_ledger(run: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a run's selection, and what it says of itself.
+
+    Raises:
+        DataError: nothing was selected, or the file is damaged; one of before, without a hash of its rows, is believed.
+        RunError: the store refused.
+    """
+    path = ledger_path(run)
+    if not path.exists():
+        raise DataError(f"{run} holds no selection; make one with 'prism-fast select {run}'")
+    try:
+        with pq.ParquetFile(parquet_source(path)) as file:
+            facts: dict[str, Any] = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            table = file.read(columns=_SCHEMA.names)
+        if "rows" in facts and facts["rows"] != _digest(table):
+            raise ValueError("its rows have another hash than it says")
+        _ = facts["data"]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a selection; select again with 'prism-fast select {run}'") from error
+    return table, facts
 
 
 def rejected_samples(run: Path, hashes: Sequence[str]) -> dict[int, frozenset[int]]:
@@ -91,19 +129,13 @@ def rejected_samples(run: Path, hashes: Sequence[str]) -> dict[int, frozenset[in
         hashes: SHA-256 of its tars in order, without empty ones.
 
     Raises:
-        DataError: nothing was selected, or the run has changed since.
+        DataError: nothing was selected, the selection is damaged, or the run has changed since.
     """
-    path = ledger_path(run)
-    if not path.exists():
-        raise DataError(f"{run} holds no selection; make one with 'prism-fast select {run}'")
-    try:
-        with pq.ParquetFile(path) as file:
-            facts = json.loads((file.schema_arrow.metadata or {})[_KEY])
-            table = file.read(columns=["index", "shard", "accepted"])
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors of content are ValueErrors
-        raise DataError(f"{path} is not a selection; select again with 'prism-fast select {run}'") from error
+    table, facts = read_ledger(run)
     if facts["data"] != data_identity(RunDirectory(run).layout(), hashes):
-        raise DataError(f"{path} was made before {run} changed; select again with 'prism-fast select {run}'")
+        raise DataError(
+            f"{ledger_path(run)} was made before {run} changed; select again with 'prism-fast select {run}'"
+        )
     out = ~table.column("accepted").to_numpy()
     index, shard = table.column("index").to_numpy()[out], table.column("shard").to_numpy()[out]
     return {int(number): frozenset(index[shard == number].tolist()) for number in np.unique(shard)}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from prism_fast.dataset.sealed import Sealed
 from prism_fast.errors import DataError
 from prism_fast.storage.files import read_if_there
 
 
-class MadeWith(BaseModel):
+class MadeWith(Sealed):
     """The weights and engines that a run was begun with; its first worker decides for all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: dict[str, str]
     engines: dict[str, str]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import ConfigError
+from prism_fast.errors import ConfigError, DataError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
 from prism_fast.prompts.row import PlanRow
@@ -85,28 +86,58 @@ def is_whole_plan(path: Path, images: int) -> bool:
     data = read_if_there(path)
     try:
         return data is not None and bool(pq.read_metadata(pa.BufferReader(data)).num_rows == images)
-    except pa.ArrowInvalid:
+    except (pa.ArrowException, OSError, ValueError):  # as a damaged footer may please
         return False
 
 
+@contextmanager
+def _reading_plan(path: Path) -> Iterator[None]:
+    """Say what to do when a plan is none; pyarrow's errors of content are ValueErrors, OSErrors and KeyErrors."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; run the synthesis again") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a plan; delete it and run the synthesis again") from error
+
+
+def differing_row(found: Sequence[PlanRow], wanted: Sequence[PlanRow]) -> int | None:
+    """Place of the first row that differs or is lacking; None when there is none."""
+    pairs = enumerate(zip(found, wanted, strict=False))
+    differing = next((place for place, (mine, other) in pairs if mine != other), None)
+    if differing is None and len(found) != len(wanted):
+        return min(len(found), len(wanted))
+    return differing
+
+
 class PlanFile:
-    """A plan on disk, read one row group at a time, so that a million rows never lie in memory."""
+    """A plan on disk, read one row group at a time, so that a million rows never lie in memory.
+
+    Raises:
+        DataError: it is no plan. RunError: the store refused.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pq.ParquetFile(parquet_source(path))
-        groups = self._file.metadata.num_row_groups
-        self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
+        with _reading_plan(path):
+            self._file = pq.ParquetFile(parquet_source(path))
+            groups = self._file.metadata.num_row_groups
+            self._ends = list(accumulate(self._file.metadata.row_group(g).num_rows for g in range(groups)))
         self._latest: tuple[int, pa.Table] | None = None
 
     def rows(self, start: int, count: int) -> list[PlanRow]:
-        """Rows ``start`` to ``start + count`` - 1, or as many of them as there are."""
+        """Rows ``start`` to ``start + count`` - 1, or as many of them as there are.
+
+        Raises:
+            DataError: they cannot be read.
+        """
         found: list[PlanRow] = []
         group = bisect_right(self._ends, start)
         while len(found) < count and group < len(self._ends):
-            table, first = self._group(group), self._ends[group - 1] if group else 0
-            part = table.slice(start + len(found) - first, count - len(found))
-            found += map(PlanRow, *(part.column(name).to_pylist() for name in SCHEMA.names))
+            first = self._ends[group - 1] if group else 0
+            with _reading_plan(self.path):
+                part = self._group(group).slice(start + len(found) - first, count - len(found))
+                found += map(PlanRow, *(part.column(name).to_pylist() for name in SCHEMA.names))
             group += 1
         return found
 

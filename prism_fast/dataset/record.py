@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from prism_fast.dataset.sealed import Sealed
 from prism_fast.errors import DataError
-from prism_fast.storage.files import read, reading
+from prism_fast.storage.files import names, read, reading
 
+_NAME = re.compile(r"[0-9]{6}\.json")
 _READERS = 8  # each record is a request to an object store
 
 
-class Record(BaseModel):
+class Record(Sealed):
     """``NNNNNN.json``: what a finished shard holds. Its presence is the commit.
 
     ``sha256`` and ``size_bytes`` are the tar's; ``index_sha256`` is empty in records written before there was one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     shard: int
     rows: int
@@ -29,7 +30,7 @@ class Record(BaseModel):
     index_sha256: str = ""
     run_hash: str
     models: dict[str, str]
-    engines: dict[str, str] = {}
+    engines: dict[str, str] = Field(default_factory=dict)
     classes: int
     image_ext: str
     first_index: int
@@ -47,7 +48,10 @@ def read_record(path: Path) -> Record:
         DataError: it is not a record; the message says to delete it. RunError: it cannot be read.
     """
     with reading(path):
-        data = read(path)
+        try:
+            data = read(path)
+        except IsADirectoryError as error:
+            raise DataError(f"{path} is a folder, not a shard record; delete it and run the synthesis again") from error
     try:
         return Record.model_validate_json(data)
     except ValidationError as error:
@@ -61,7 +65,7 @@ def record_files(folder: Path) -> list[Path]:
         RunError: the folder cannot be listed.
     """
     with reading(folder):
-        return sorted(folder.glob("[0-9]" * 6 + ".json"))
+        return [folder / name for name in sorted(names(folder)) if _NAME.fullmatch(name)]
 
 
 def read_records(files: Sequence[Path]) -> list[Record]:

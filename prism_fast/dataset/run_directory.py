@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,27 @@ from prism_fast.dataset.card import dataset_card
 from prism_fast.dataset.layout import Layout
 from prism_fast.dataset.plan import PlanFile, is_whole_plan, write_plan
 from prism_fast.dataset.record import Record, finished_shards, read_record
+from prism_fast.dataset.sealed import sealed, unsealed
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.storage.faults import failpoint
 from prism_fast.storage.files import (
     create,
+    is_staged,
     make_folder,
     names,
     read,
     reading,
+    remove,
     replace,
     sweep,
     sync_directory,
 )
 from prism_fast.storage.paths import in_store
+
+#: What may lie in a directory that becomes a run: Slurm's messages, what a killed worker or a person left of one, and
+#: what a new file system holds. None of it is overwritten.
+_HARMLESS = frozenset({"shards", "slurm", "engines.json", "margins.json", "lost+found"})
+_OF_SHARDS = (".tar", ".idx", ".json")
 
 
 class RunDirectory:
@@ -52,13 +61,15 @@ class RunDirectory:
         """Make the directory this run's, or go on if it already is.
 
         Raises:
-            InputError: it belongs to another run, or cannot be written.
+            InputError: it belongs to another run, holds something else, or cannot be written.
         """
         facts = self.path / "run.json"
         try:
             make_folder(self.path)
             if facts.exists():
                 self.check_owner(config)
+            else:
+                self.require_empty()
             plan = self.path / "plan.parquet"
             if not facts.exists() or not is_whole_plan(plan, config.synthesis.images):
                 write_plan(config, plan, before=lambda: self._own(config))  # a wrong template owns no directory
@@ -67,26 +78,28 @@ class RunDirectory:
             raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
 
     def _own(self, config: RunConfig) -> None:
-        document = {"run_hash": config.run_hash(), "config": config.model_dump(mode="json")}
-        if not create(self.path / "run.json", json.dumps(document, indent=1).encode()):
+        if not create(self.path / "run.json", run_document(config, config.run_hash())):
             self.check_owner(config)
 
     def check_owner(self, config: RunConfig) -> None:
-        """Refuse another run's directory.
+        """Refuse another run's directory, and one that holds what is no run.
 
         Raises:
-            InputError: it belongs to another run, or to a shorter or longer one. DataError: its ``run.json`` is not a
-                run's.
+            InputError: it belongs to another run, or to a shorter or longer one, or holds something else.
+            DataError: its ``run.json`` is not a run's.
         """
         facts = self.path / "run.json"
         try:
-            data = json.loads(read(facts))
+            data = unsealed(json.loads(read(facts)))
             owner, held = data["run_hash"], data["config"]["synthesis"]["images"]
-        except (FileNotFoundError, NotADirectoryError):
+        except NotADirectoryError:  # making it says so
+            return
+        except FileNotFoundError:
+            self.require_empty()
             return
         except OSError as error:
             raise InputError(f"cannot read {facts}: {error.strerror or error}; choose another --out") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{facts} is not a run's; choose an empty --out") from error
         if owner != config.run_hash():
             raise InputError(
@@ -99,22 +112,53 @@ class RunDirectory:
                 "--images N' makes it longer, or choose another --out"
             )
 
+    def require_empty(self) -> None:
+        """Refuse a directory that holds something and is no run: nothing here is ours to overwrite.
+
+        A claim gives ``run.json`` its name before all others, so that a killed one leaves staged files at most.
+
+        Raises:
+            InputError: it holds something.
+        """
+        try:
+            others = [name for name in names(self.path) if not _is_harmless(name)]
+            others += self._shards_of_nobody()
+        except NotADirectoryError:  # making it says so
+            return
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}; choose another --out") from error
+        if others and not self.exists():  # another worker may have claimed it meanwhile
+            raise InputError(
+                f"{self.path} is not empty and no run: it holds {min(others)} and no run.json; choose another --out"
+            )
+
+    def _shards_of_nobody(self) -> list[str]:
+        try:
+            return [f"shards/{name}" for name in names(self.shards) if name.endswith(_OF_SHARDS)]
+        except NotADirectoryError:
+            return ["shards"] if self.path.is_dir() else []
+
     def facts(self) -> dict[str, Any]:
         """``run.json``.
 
         Raises:
-            DataError: this is not a run directory.
+            DataError: this is not a run directory, or the file is damaged.
         """
         facts = self.path / "run.json"
         try:
             data: dict[str, Any] = json.loads(read(facts))
-        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
             raise DataError(f"{self.path} is not a run directory: no readable run.json") from error
         except OSError as error:
             raise DataError(f"cannot read {facts}: {error.strerror or error}; make it readable first") from error
         if not isinstance(data, dict) or not {"run_hash", "config"} <= data.keys():
             raise DataError(f"{facts} is not a run's: it lacks run_hash or config")
-        return data
+        try:
+            return unsealed(data)
+        except ValueError as error:
+            raise DataError(
+                f"{facts} is damaged: {error}; restore it from a copy, or choose another --out and make the run again"
+            ) from error
 
     def config(self) -> RunConfig:
         """The configuration that the run was begun with.
@@ -186,17 +230,16 @@ class RunDirectory:
         sweep(self.path)
         sweep(self.shards)
         with reading(self.shards):
-            for lease in self.shards.glob("*.lease"):
+            for lease in (self.shards / name for name in names(self.shards) if name.endswith(".lease")):
                 if any((folder / f"{lease.stem}.json").exists() for folder in (self.shards, self.path)):
-                    lease.unlink(missing_ok=True)
+                    remove(lease)
 
     def finish(self, config: RunConfig) -> None:
         """Write the manifest and the dataset card."""
         records = [record for _, record in sorted(self.records().items())]
-        rows = [json.loads(r.model_dump_json(exclude={"seconds", "models", "engines"})) for r in records]
         table = pa.BufferOutputStream()
         try:
-            pq.write_table(pa.Table.from_pylist(rows), table)
+            pq.write_table(pa.Table.from_pylist(manifest_rows(records)), table)
             replace(self.manifest, table.getvalue().to_pybytes())
             failpoint("manifest-written")
             replace(self.path / "README.md", dataset_card(config, records).encode())
@@ -204,6 +247,21 @@ class RunDirectory:
             self.clean_temporaries()
         except OSError as error:
             raise RunError(f"cannot write the manifest of {self.path}: {error.strerror or error}") from error
+
+
+def _is_harmless(name: str) -> bool:
+    return name in _HARMLESS or name.startswith(".") or is_staged(name)
+
+
+def run_document(config: RunConfig, run_hash: str) -> bytes:
+    """``run.json``; the same bytes from every worker of a run."""
+    return json.dumps(sealed({"run_hash": run_hash, "config": config.model_dump(mode="json")}), indent=1).encode()
+
+
+def manifest_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What the manifest says of each shard."""
+    left_out = {"seconds", "models", "engines"}
+    return [{**r.model_dump(exclude=left_out), "quarantined": list(r.quarantined)} for r in records]
 
 
 def require_free(path: Path, size_bytes: int) -> None:

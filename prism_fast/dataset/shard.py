@@ -6,6 +6,7 @@ sample lies, and its record ``NNNNNN.json``, which is written last. A tar withou
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ class Shard:
         Raises:
             DataError: the index is malformed, or does not belong to this record.
         """
-        return [entry for _, entry in self._lines()]
+        return [entry for _, entry in self._lines(self._listed())]
 
     def index_text(self) -> str:
         """An index in DALI's format of the samples that are not rejected.
@@ -85,14 +86,21 @@ class Shard:
         Raises:
             DataError: the index does not belong to this record.
         """
-        return "\n".join([f"v1.2 {self.kept}", *(line for line, _ in self._lines())]) + "\n"
+        return "\n".join([f"v1.2 {self.kept}", *(line for line, _ in self._lines(self._listed()))]) + "\n"
 
-    def _lines(self) -> list[tuple[str, Entry]]:
+    def _listed(self) -> bytes:
+        try:
+            return self.index.read_bytes()
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{self.index} cannot be read ({reason}); 'prism-fast verify' says what to do") from error
+
+    def _lines(self, listed: bytes) -> list[tuple[str, Entry]]:
         rows = self.record.rows
         try:
-            lines = self.index.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.index} cannot be read ({error}); 'prism-fast verify' says what to do") from error
+            lines = listed.decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.index} is no text ({error}); 'prism-fast verify' says what to do") from error
         if not lines or lines[0].split() != ["v1.2", str(rows)]:
             found = lines[0] if lines else "an empty file"
             raise DataError(f"{self.index}: expected the header 'v1.2 {rows}', found {found!r}; rebuild the shard")
@@ -108,6 +116,8 @@ class Shard:
                 ext: Member(name, int(offset), int(size))
                 for ext, offset, size, name in zip(words[0::4], words[1::4], words[2::4], words[3::4], strict=True)
             }
+            if any(member.offset < _BLOCK or member.size < 0 for member in members.values()):
+                raise ValueError("a place outside of the tar")
             index, *_ = words[3].split(".")
             entry = Entry(int(index), *(members[ext] for ext in (extension, "label", "logits", "json")))
         except (KeyError, ValueError, IndexError) as error:
@@ -149,19 +159,23 @@ class Shard:
         return DataError(f"{self.tar} cannot be read ({error}); 'prism-fast verify' says what to do")
 
     def check(self) -> None:
-        """Compare tar, index and record by size and structure; cheap, reads a few blocks.
+        """Compare tar, index and record by size and structure, the index by its hash; reads a few blocks of the tar.
 
         Raises:
-            DataError: a file is missing, the tar is truncated, or the index disagrees with it.
+            DataError: a file is missing, the tar is truncated or grew, or the index disagrees with it or its record.
         """
         for path in (self.tar, self.index):
             if not path.is_file():
                 raise DataError(f"{path} is missing although {self.name}.json says the shard is finished")
-        parts = (member for e in self.entries() for member in (e.image, e.label, e.logits))
+        listed = self._listed()
+        parts = (member for _, e in self._lines(listed) for member in (e.image, e.label, e.logits))
         last = max(parts, key=lambda member: member.offset)
         size = self.tar.stat().st_size
         if size < last.offset + last.size + len(_END_OF_ARCHIVE) or size % _BLOCK:
             raise DataError(f"{self.tar} is truncated: {size} bytes; synthesize the shard again")
+        if size != self.record.size_bytes:
+            wanted = f"{size} bytes, its record says {self.record.size_bytes}"
+            raise DataError(f"{self.tar} was changed: {wanted}; synthesize the shard again")
         with self.tar.open("rb") as file:
             file.seek(last.offset - _BLOCK)
             header = file.read(_BLOCK)
@@ -171,15 +185,22 @@ class Shard:
             raise DataError(f"{self.tar} is truncated: no end-of-archive mark; synthesize the shard again")
         if header[257:262] != b"ustar":
             raise DataError(f"{self.index} does not belong to {self.tar.name}: no member at byte {last.offset}")
+        if self.record.index_sha256 not in ("", hashlib.sha256(listed).hexdigest()):
+            raise DataError(f"{self.index} differs from its record; 'prism-fast verify' says what to do")
 
     def verify(self) -> None:
         """Compare the tar with the SHA-256 of its record.
 
         Raises:
-            DataError: the bytes differ.
+            DataError: the bytes differ, or cannot be read.
         """
-        if (found := hash_only(self.tar)) != self.record.sha256:
-            raise DataError(f"{self.tar}: SHA-256 is {found[:12]}…, its record says {self.record.sha256[:12]}…")
+        try:
+            found = hash_only(self.tar)
+        except OSError as error:
+            raise self.unreadable(error.strerror or error) from error
+        if found != self.record.sha256:
+            said = f"SHA-256 is {found[:12]}…, its record says {self.record.sha256[:12]}…"
+            raise DataError(f"{self.tar} is damaged: {said}; 'prism-fast verify' says what to do")
 
 
 class ShardReader:

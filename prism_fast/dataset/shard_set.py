@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,9 @@ from prism_fast.dataset.sample import Sample
 from prism_fast.dataset.shard import Shard
 from prism_fast.errors import DataError
 
+#: Shards that take together no more than this are hashed when they are found; it takes a fraction of a second.
+HASHED_BYTES = 256 << 20
+_HASHERS = 4  # a disk answers several requests at once
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 
 
@@ -30,16 +34,19 @@ class ShardSet:
     image_ext: str
 
     @classmethod
-    def discover(cls, run: Path | str, selected: bool = False) -> ShardSet:
+    def discover(cls, run: Path | str, selected: bool = False, check: bool | None = None) -> ShardSet:
         """Find the shards of a run directory that have a record, and check them.
 
         A shard whose samples were all quarantined is left out. With ``selected`` so are the samples that
         `prism-fast select` rejected, and shards of which none is left. A folder of shards without a ``run.json`` has no
         plan that they could contradict.
 
+        Sizes and indices are always compared with the records; ``check`` says whether every byte of the tars is, too.
+        By default that is done for :data:`HASHED_BYTES` and less.
+
         Raises:
-            DataError: no directory, no finished shard, no sample, a shard that the run did not plan, a truncated tar,
-                a missing index, mixed formats, or no selection that fits the run.
+            DataError: no directory, no finished shard, no sample, a shard that the run did not plan, a truncated or
+                damaged tar, a missing or changed index, mixed formats, or no selection that fits the run.
         """
         run = Path(run) if isinstance(run, str) else run
         folder = run / "shards"
@@ -50,8 +57,7 @@ class ShardSet:
         if not shards:
             raise DataError(f"{folder} holds no sample: all of its {len(finished)} shards were quarantined")
         _require_one_format(folder, shards)
-        for shard in shards:
-            shard.check()
+        _check(shards, check)
         shards = _selected(run, shards) if selected else shards
         first = shards[0].record
         return cls(shards, sum(shard.kept for shard in shards), first.classes, first.image_ext)
@@ -80,6 +86,16 @@ def _finished(run: Path, folder: Path) -> list[Shard]:
     for file, record in found:
         _require_own(run, file, record, layout)
     return [Shard(folder, record) for _, record in found]
+
+
+def _check(shards: Sequence[Shard], every_byte: bool | None) -> None:
+    for shard in shards:
+        shard.check()
+    if every_byte is None:
+        every_byte = sum(shard.record.size_bytes for shard in shards) <= HASHED_BYTES
+    if every_byte:
+        with ThreadPoolExecutor(_HASHERS) as pool:
+            list(pool.map(Shard.verify, shards))
 
 
 def _require_own(run: Path, file: Path, record: Record, layout: Layout | None) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import difflib
 import json
+import shutil
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from prism_fast.errors import InputError, RunError
-from prism_fast.models.classifier import ClassifierConfig, save_classifier
+from prism_fast.models.classifier import ClassifierConfig, create_network, save_classifier
 
 #: Normalisation of students that learn from stored logits; with a live teacher, the teacher's is used.
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-def create_student(name: str, num_classes: int) -> nn.Module:
-    """A timm model with fresh weights, three input channels.
+def create_student(name: str, num_classes: int, image_size: int | None = None) -> nn.Module:
+    """A timm model with fresh weights, three input channels, for pictures of any size or of ``image_size``.
 
     Raises:
-        InputError: timm knows no such model; the message offers close matches.
+        InputError: timm knows no such model, and the message offers close matches; or it takes no picture of that size.
     """
     import timm
 
@@ -27,8 +29,26 @@ def create_student(name: str, num_classes: int) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `timm.list_models()` lists them"
         raise InputError(f"student {name!r} is not a timm model{hint}")
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=3)
+    if image_size is None:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=3)
+        return model
+    model = create_network(name, num_classes, image_size)
+    try:
+        _try(model, image_size)
+    except Exception as error:  # architectures refuse a size with whatever their first layer that minds raises
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"student {name!r} cannot see pictures of {image_size} px ({why}); set distill.image_size"
+        ) from error
     return model
+
+
+def _try(model: nn.Module, image_size: int) -> None:
+    """One picture through the fresh network; in eval mode nothing is drawn and no statistics change."""
+    was = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, image_size, image_size))
+    model.train(was)
 
 
 def save_student(directory: Path, model: nn.Module, info: ClassifierConfig, history: list[dict[str, float]]) -> None:
@@ -43,7 +63,8 @@ def save_student(directory: Path, model: nn.Module, info: ClassifierConfig, hist
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        (directory / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
         save_classifier(model, info, directory)
+        shutil.copymode(directory / "history.json", directory / "model.safetensors")  # safetensors makes it 0600
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write student to {directory}: {error}") from error

@@ -104,7 +104,8 @@ class _Trainer:
     def __init__(self, config: DistillConfig, loader: Loader, classes: int, device: torch.device) -> None:
         self.config, self.loader, self.device = config, loader, device
         # On the CPU channels_last is 1.7-2 times faster for grouped and depthwise students and no slower for ResNets.
-        model = create_student(config.student, classes).to(device)
+        model = create_student(config.student, classes, config.image_size).to(device)
+        _require_batch(model, config)
         self.model = model.to(memory_format=torch.channels_last).train()
         self.ema = average_of(self.model, config.ema_decay)
         self.optimizer = make_optimizer(self.model, config)
@@ -112,7 +113,10 @@ class _Trainer:
         self.history: list[dict[str, float]] = []
 
     def train_step(self, teacher: nn.Module | None) -> Tensor:
-        """One update; (loss, agreement with the teacher's top-1, gradient norm), still on the device."""
+        """One update; (loss, agreement with the teacher's top-1, gradient norm, targets that are not finite).
+
+        All still on the device.
+        """
         batch = next(self.loader)
         rate = learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
@@ -130,7 +134,8 @@ class _Trainer:
         self.step += 1
         self.ema.update_parameters(self.model)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-        return torch.stack([loss.detach(), agreement, norm])
+        broken = (~target.isfinite().all(1)).sum().float()
+        return torch.stack([loss.detach(), agreement, norm, broken])
 
     def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
         """The state after the current step."""
@@ -154,6 +159,15 @@ class _Trainer:
         self.loader.load_state_dict(saved.loader)
         set_rng_state(saved.rng, self.device)
         self.step, self.history = saved.step, list(saved.history)
+
+
+def _require_batch(model: nn.Module, config: DistillConfig) -> None:
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if config.batch_size == 1 and norms:
+        raise InputError(
+            f"distill.batch_size is 1, but {config.student} normalises over the batch; set distill.batch_size to at "
+            "least 2, or choose a student without batch normalisation"
+        )
 
 
 def _targets(batch: Batch, images: Tensor, teacher: nn.Module | None) -> Tensor:
@@ -206,7 +220,8 @@ def train_student(
     ``progress(step, steps, loss)`` is called every few steps. The global random state of torch is left as found.
 
     Raises:
-        InputError: unknown student, a loader that cannot run, no live teacher, a checkpoint of another recipe.
+        InputError: unknown student, or one that does not take such pictures or batches; a loader that cannot run, no
+            live teacher, a checkpoint of another recipe.
         DataError: shards that cannot be read, or a teacher of another class count.
         RunError: the loss is not finite, or the disk refused.
     """
@@ -276,18 +291,28 @@ def _run(trainer: _Trainer, teacher: nn.Module | None, out: Path, identity: dict
 
 def _record(trainer: _Trainer, window: list[Tensor], writer: Any) -> None:
     """Means since the last record, to the history and to TensorBoard; the only place that waits for the device."""
-    loss, agreement, norm = torch.stack(window).mean(0).tolist()
+    loss, agreement, norm, broken = torch.stack(window).mean(0).tolist()
     if not math.isfinite(loss + norm):
-        # Seen: oneDNN's bfloat16 weight gradient of a 3x3 convolution over a 1x1 map reads uninitialised memory.
-        where = f"steps {trainer.step - len(window) + 1}-{trainer.step}"
-        hint = " or set distill.precision=float32" if trainer.config.precision == "bfloat16" else ""
-        raise RunError(
-            f"loss is {loss}, gradient norm {norm} in {where}; lower distill.lr (now {trainer.config.lr}){hint}"
-        )
+        raise RunError(_why_not_finite(trainer, len(window), loss, norm, round(broken * len(window))))
     row = {"loss": loss, "lr": learning_rate(trainer.step - 1, trainer.config), "agreement": agreement, "norm": norm}
     trainer.history.append({"step": trainer.step, **row})
     for name, value in row.items():
         writer.add_scalar(f"distill/{name}", value, trainer.step)
+
+
+def _why_not_finite(trainer: _Trainer, steps: int, loss: float, norm: float, broken: int) -> str:
+    config, where = trainer.config, f"steps {trainer.step - steps + 1}-{trainer.step}"
+    if broken:
+        found = f"{broken} of {steps * config.batch_size} targets in {where}"
+        if config.teacher == "live":
+            return f"the live teacher gives logits that are not finite: {found}; look at its weights and its precision"
+        return (
+            f"the shards hold logits that are not finite: {found}; their teacher was not finite on these images: make "
+            "the run again with one that is, in float32"
+        )
+    # Seen: oneDNN's bfloat16 weight gradient of a 3x3 convolution over a 1x1 map reads uninitialised memory.
+    hint = " or set distill.precision=float32" if config.precision == "bfloat16" else ""
+    return f"loss is {loss}, gradient norm {norm} in {where}; lower distill.lr (now {config.lr}){hint}"
 
 
 def _scalar_writer(directory: Path, step: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,7 +35,26 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = training
 
 
-@torch.inference_mode()
+def _forward(
+    model: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> Tensor:
+    with torch.inference_mode():
+        out = forward(prepare(batch.to(device).float() / 255))
+    if out.ndim != 2 or len(out) != len(batch):
+        raise RunError(f"{type(model).__name__} gave shape {tuple(out.shape)} for {len(batch)} images")
+    return out.float().cpu().clone()
+
+
+def _require_finite(model: nn.Module, result: Tensor) -> None:
+    if not bool(result.isfinite().all()):
+        bad = int((~result.isfinite()).any(dim=1).sum())
+        raise RunError(f"{type(model).__name__} gave NaN or infinity for {bad} of {len(result)} images")
+
+
 def run_batched(
     model: nn.Module,
     forward: Callable[[Tensor], Tensor],
@@ -55,15 +74,28 @@ def run_batched(
         RunError: the network answered with a wrong shape, NaN or infinity.
     """
     check_images(images, batch_size)
-    parts = []
-    with _evaluating(model, torch.device(device)):
-        for batch in images.split(batch_size):
-            out = forward(prepare(batch.to(device).float() / 255))
-            if out.ndim != 2 or len(out) != len(batch):
-                raise RunError(f"{type(model).__name__} gave shape {tuple(out.shape)} for {len(batch)} images")
-            parts.append(out.float().cpu())
-    result = torch.cat(parts)
-    if not bool(result.isfinite().all()):
-        bad = int((~result.isfinite()).any(dim=1).sum())
-        raise RunError(f"{type(model).__name__} gave NaN or infinity for {bad} of {len(result)} images")
-    return result.clone()
+    target = torch.device(device)
+    with _evaluating(model, target):
+        result = torch.cat([_forward(model, forward, part, prepare, target) for part in images.split(batch_size)])
+    _require_finite(model, result)
+    return result
+
+
+def stream_logits(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    device: str | torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``model(prepare(images / 255))`` and the labels of one batch after the other, on the CPU; keeps none of them.
+
+    Raises:
+        RunError: the network answered with a wrong shape, NaN or infinity.
+    """
+    target = torch.device(device)
+    with _evaluating(model, target):
+        for images, labels in batches:
+            logits = _forward(model, model, images, prepare, target)
+            _require_finite(model, logits)
+            yield logits, labels

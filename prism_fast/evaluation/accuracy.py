@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from prism_fast.errors import InputError
 from prism_fast.evaluation._batched import run_batched
+
+MAX_CONFUSION = 64  # classes; a matrix of 1,000 is a million numbers that nobody reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,3 +105,69 @@ def _check_labels(logits: Tensor, labels: Tensor) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
         raise InputError(f"labels must be in 0..{logits.shape[1] - 1}, got {low}..{high}")
+
+
+class Tally:
+    """Accuracy of pictures that come batch by batch, among the classes of a test set; no picture is kept.
+
+    Args:
+        classes: how many the network tells apart.
+        scored: labels of the test set's classes, each once; the logits of others are not looked at.
+    """
+
+    def __init__(self, classes: int, scored: Sequence[int]) -> None:
+        if len(scored) < 2:
+            raise InputError(f"the test set has {len(scored)} class; give at least two to tell apart")
+        self._classes, self._scored = classes, torch.tensor(scored)
+        self._totals, self._right = (torch.zeros(len(scored), dtype=torch.int64) for _ in range(2))
+        self._right5 = 0
+        self._confusion = torch.zeros((len(scored),) * 2, dtype=torch.int64) if classes <= MAX_CONFUSION else None
+
+    def add(self, logits: Tensor, places: Tensor) -> None:
+        """Count one batch: logits (n, classes), and each picture's place in ``scored`` (n,)."""
+        if logits.shape[1] != self._classes:
+            raise InputError(f"the network gives {logits.shape[1]} logits, expected {self._classes}")
+        logits, number = logits[:, self._scored], len(self._scored)
+        best = logits.topk(min(5, number), dim=1).indices
+        called, right = best[:, 0], best == places[:, None]
+        self._totals += torch.bincount(places, minlength=number)
+        self._right += torch.bincount(places[right[:, 0]], minlength=number)
+        self._right5 += int(right.sum())
+        if self._confusion is not None:
+            pairs = torch.bincount(places * number + called, minlength=number**2)
+            self._confusion += pairs.view(number, number)
+
+    @property
+    def n(self) -> int:
+        """Pictures counted so far."""
+        return int(self._totals.sum())
+
+    @property
+    def top1(self) -> float:
+        """The fraction of pictures whose class has the highest logit."""
+        return self.successes / self.n
+
+    @property
+    def successes(self) -> int:
+        """Pictures whose class has the highest logit."""
+        return int(self._right.sum())
+
+    @property
+    def top5(self) -> float:
+        """The fraction of pictures whose class is among the five highest logits."""
+        return self._right5 / self.n
+
+    def per_class(self) -> tuple[float | None, ...]:
+        """Top-1 by label, None for a class without pictures."""
+        found: list[float | None] = [None] * self._classes
+        for label, right, total in zip(*(t.tolist() for t in (self._scored, self._right, self._totals)), strict=True):
+            found[label] = right / total if total else None
+        return tuple(found)
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Counts by label, empty for more than ``MAX_CONFUSION`` classes."""
+        if self._confusion is None:
+            return ()
+        whole = torch.zeros(self._classes, self._classes, dtype=torch.int64)
+        whole[self._scored[:, None], self._scored] = self._confusion
+        return tuple(map(tuple, whole.tolist()))

@@ -8,16 +8,27 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from prism_fast.dataset.sample import Sample
-from prism_fast.evaluation.accuracy import Accuracy, evaluate_classifier
+from prism_fast.errors import InputError
+from prism_fast.evaluation._batched import stream_logits
+from prism_fast.evaluation.accuracy import Accuracy, Tally, evaluate_classifier, wilson_interval
+from prism_fast.evaluation.class_folders import match_folders
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.features import pooled_features
+from prism_fast.evaluation.folder import Crop, PictureFolder
 from prism_fast.evaluation.pictures import Pictures
 from prism_fast.evaluation.prdc import Prdc, prdc
+from prism_fast.evaluation.real_sets import real_sets
+from prism_fast.labels.load import load_label_space
 from prism_fast.models.classifier import Classifier
 
 
 class Scored(BaseModel):
-    """Accuracy of one network on one test set, as stored in ``evaluation.json``."""
+    """Accuracy of one network on one test set, as stored in ``evaluation.json``.
+
+    ``per_class`` and ``confusion`` are by label; of a folder with more than 64 classes there is no confusion matrix.
+    ``classes_scored`` is less than ``classes`` when the test set has only some of them: the others' logits were left
+    out. Both are None in older files.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,6 +41,9 @@ class Scored(BaseModel):
     high: float
     per_class: tuple[float | None, ...]
     confusion: tuple[tuple[int, ...], ...]
+    classes: int | None = None
+    classes_scored: int | None = None
+    matched: str = ""
 
 
 class ImageSet(BaseModel):
@@ -63,10 +77,17 @@ class Evaluation(BaseModel):
         return next((s.top1 for s in self.scores if (s.network, s.test_set) == (network, test_set)), None)
 
 
-def score(name: str, classifier: Classifier, test_set: str, pictures: Pictures, batch_size: int) -> Scored:
-    """Accuracy of one classifier on one test set."""
+def score(
+    name: str, classifier: Classifier, test_set: str, pictures: Pictures, batch_size: int, device: str = "cpu"
+) -> Scored:
+    """Accuracy of one classifier on one test set that is in memory."""
     found: Accuracy = evaluate_classifier(
-        classifier.net, pictures.images, pictures.labels, prepare=classifier.prepare, batch_size=batch_size
+        classifier.net,
+        pictures.images,
+        pictures.labels,
+        prepare=classifier.prepare,
+        batch_size=batch_size,
+        device=device,
     )
     return Scored(
         network=name,
@@ -78,6 +99,69 @@ def score(name: str, classifier: Classifier, test_set: str, pictures: Pictures, 
         high=found.top1_interval[1],
         per_class=found.per_class,
         confusion=tuple(map(tuple, found.confusion.tolist())),
+        classes=len(found.per_class),
+        classes_scored=len(found.per_class),
+    )
+
+
+def score_bundled(
+    name: str, classifier: Classifier, batch_size: int, labels: str | None = None, device: str = "cpu"
+) -> list[Scored]:
+    """Accuracy on each bundled test set.
+
+    Raises:
+        InputError: a classifier of other classes, or a label space, which these sets bring along.
+    """
+    tests = real_sets().tests
+    wanted, classes = len(load_label_space("emoji").classes), classifier.config.num_classes
+    if labels is not None:
+        raise InputError(
+            f"--labels {labels} is for a folder, the bundled test sets have their own; give --pictures DIR"
+        )
+    if classes != wanted:
+        raise InputError(
+            f"{name} tells {classes} classes apart, the bundled test sets have {wanted}; give --pictures DIR"
+        )
+    return [score(name, classifier, test_set, found, batch_size, device) for test_set, found in tests.items()]
+
+
+def score_folder(
+    name: str,
+    classifier: Classifier,
+    folder: PictureFolder,
+    crop: Crop,
+    batch_size: int,
+    labels: str | None = None,
+    device: str = "cpu",
+) -> Scored:
+    """Accuracy on a folder of pictures, one batch in memory after the other, among the classes that the folder has.
+
+    Raises:
+        InputError: one class, no such label space, or one of another size. DataError: folders that match no class, or a
+            picture that cannot be read. RunError: the network answered with NaN or infinity.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    classes = classifier.config.num_classes
+    scored, matched = match_folders(folder.folders, classes, labels, classifier.config.label_names)
+    tally = Tally(classes, scored)
+    batches = folder.batches(crop, batch_size)
+    for logits, places in stream_logits(classifier.net, batches, prepare=classifier.prepare, device=device):
+        tally.add(logits, places)
+    low, high = wilson_interval(tally.successes, tally.n)
+    return Scored(
+        network=name,
+        test_set=str(folder.path),
+        n=tally.n,
+        top1=tally.top1,
+        top5=tally.top5,
+        low=low,
+        high=high,
+        per_class=tally.per_class(),
+        confusion=tally.confusion(),
+        classes=classes,
+        classes_scored=len(scored),
+        matched=matched,
     )
 
 
@@ -115,4 +199,4 @@ def measure_set(
 
 def load_evaluation(path: Path) -> Evaluation | None:
     """``evaluation.json``, or None when there is none."""
-    return Evaluation.model_validate_json(path.read_text()) if path.is_file() else None
+    return Evaluation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
 from prism_fast.evaluation.comparison import Evaluation, Scored, load_evaluation
 from prism_fast.evaluation.energies import energy_histogram
+from prism_fast.evaluation.first import MAX_CLASSES, energies, first_of_each_class, first_pairs
 from prism_fast.evaluation.real_sets import KNOWN
 from prism_fast.evaluation.report import (
     ClassAccuracy,
@@ -40,33 +42,28 @@ STUDENT_NAMES = {
 }
 
 
-def _grids(samples: list[Sample]) -> tuple[ImageGrid, ...]:
+def _grids(samples: Iterable[Sample]) -> tuple[ImageGrid, ...]:
     by_class: dict[str, list[Picture]] = defaultdict(list)
     for sample in samples:
         name = sample.meta["class_name"]
-        if len(by_class[name]) < PER_CLASS:
-            by_class[name].append(Picture.of(sample.image, sample.meta["prompt"]))
+        by_class[name].append(Picture.of(sample.image, sample.meta["prompt"]))
     return tuple(ImageGrid(name, tuple(pictures)) for name, pictures in by_class.items())
 
 
-def _pairs(unguided: list[Sample], guided: list[Sample]) -> tuple[GuidancePair, ...]:
+def _pairs(unguided: ShardSet, guided: ShardSet) -> tuple[GuidancePair, ...]:
     """Same index, noise and prompt: the first pair of each class, none picked by hand."""
-    before = {s.index: s for s in unguided}
-    firsts: dict[int, tuple[Sample, Sample]] = {}
-    for sample in guided:
-        if sample.index in before:
-            firsts.setdefault(sample.label, (before[sample.index], sample))
     return tuple(
         GuidancePair(
             Picture.of(a.image), Picture.of(b.image), b.meta["prompt"], a.meta["energy_after"], b.meta["energy_after"]
         )
-        for a, b in list(firsts.values())[:PAIRS]
+        for a, b in first_pairs(unguided, guided, PAIRS)
     )
 
 
 def _curves(students: Path) -> tuple[CurveChart, ...]:
     histories = {
-        p.parent.parent.name: json.loads(p.read_text()) for p in sorted(students.glob("*/student/history.json"))
+        p.parent.parent.name: json.loads(p.read_text(encoding="utf-8"))
+        for p in sorted(students.glob("*/student/history.json"))
     }
     charts = []
     for key, label in (("loss", "distillation loss"), ("agreement", "agreement with the teacher on the batch")):
@@ -81,6 +78,10 @@ def _curves(students: Path) -> tuple[CurveChart, ...]:
 
 
 _ROLES: dict[str, Literal["student", "teacher"]] = {"guided": "student", "teacher": "teacher"}
+_NOTES = (
+    "Pairs and grids are taken by their place in the plan, not chosen.",
+    "One training seed; intervals are those of the test set's size.",
+)
 _HEADLINE = (
     "images", "images_per_s", "energy_guided", "energy_unguided", "energy_real", "precision", "recall",
     "precision_unguided", "recall_unguided",
@@ -168,40 +169,44 @@ def gather(path: Path) -> Report:
     """
     main = main_run(path)
     facts = RunDirectory(main).facts()
-    guided = list(ShardSet.discover(main).samples())
-    unguided = (
-        list(ShardSet.discover(path / "unguided").samples()) if (path / "unguided" / "run.json").is_file() else []
-    )
+    guided = ShardSet.discover(main)
+    unguided = ShardSet.discover(path / "unguided") if (path / "unguided" / "run.json").is_file() else None
     evaluation = load_evaluation(path / "evaluation.json")
     summary_file = path / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {"images": len(guided)}
-    energies = {"guided": torch.tensor([s.meta["energy_after"] for s in guided])}
-    if unguided:
-        energies["unguided"] = torch.tensor([s.meta["energy_after"] for s in unguided])
+    summary = (
+        json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.is_file() else {"images": guided.rows}
+    )
+    sets = {"guided": energies(guided)} | ({"unguided": energies(unguided)} if unguided else {})
+    cut = _cut(guided, len(sets["guided"]))
     if evaluation:
-        energies["real"] = torch.tensor(evaluation.real_energies)
+        sets["real"] = torch.tensor(evaluation.real_energies)
     names = tuple(c.name for c in load_label_space(facts["config"]["labels"]).classes)
     classes, confusion = _classes(evaluation, names) if evaluation else ((), None)
     return Report(
         title="A student that never saw a real picture" if evaluation else facts["config"]["name"],
-        subtitle=f"prism-fast: {len(guided)} synthetic images of {len(names)} classes",
+        subtitle=f"prism-fast: {guided.rows} synthetic images of {len(names)} classes",
         headline=_headline(evaluation, summary),
-        pairs=_pairs(unguided, guided),
-        grids=_grids(guided),
-        energies=energy_histogram(energies, real="real" if evaluation else None),
+        pairs=_pairs(unguided, guided) if unguided else (),
+        grids=_grids(first_of_each_class(guided, PER_CLASS)),
+        energies=energy_histogram(sets, real="real" if evaluation else None),
         charts=_curves(path / "students"),
         classes=classes,
         confusion=confusion,
         numbers=_numbers(evaluation) if evaluation else (),
         facts=_facts(facts["config"], facts["run_hash"]),
         summary=summary,
-        notes=(
-            "Pairs and grids are taken by their place in the plan, not chosen.",
-            "One training seed; intervals are those of the test set's size.",
-        )
-        if evaluation
-        else (),
+        notes=(*(_NOTES if evaluation else ()), *cut),
     )
+
+
+def _cut(shards: ShardSet, energies: int) -> tuple[str, ...]:
+    """What a large run's page says of what it leaves out."""
+    notes = []
+    if energies < shards.rows:
+        notes.append(f"Energies are those of {energies} of {shards.rows} images, whole shards at equal distances.")
+    if shards.classes > MAX_CLASSES:
+        notes.append(f"Grids show the first {MAX_CLASSES} of {shards.classes} classes.")
+    return tuple(notes)
 
 
 def main_run(path: Path) -> Path:

@@ -1,11 +1,11 @@
-"""Real pictures to measure on: the bundled test sets, or a folder of one's own."""
+"""Real pictures to measure on: the bundled test sets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism_fast.evaluation.pictures import Pictures, load_folder, load_pictures
+from prism_fast.evaluation.pictures import Pictures, load_pictures
 from prism_fast.models.bundled import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES, resolve
 
 KNOWN = "unseen concepts, known styles"
@@ -30,12 +30,3 @@ def real_sets() -> RealSets:
         load_pictures(table, "train", TEACHER_STYLES),
         {name: load_pictures(table, "test", styles) for name, styles in tests.items()},
     )
-
-
-def held_out_sets(pictures: str, image_size: int) -> dict[str, Pictures]:
-    """Test sets by name: the bundled ones for ``minis``, else an ImageFolder directory, resized and cropped.
-
-    Raises:
-        DataError: no such directory, or no class folders with pictures in it.
-    """
-    return real_sets().tests if pictures == "minis" else {pictures: load_folder(Path(pictures), image_size)}

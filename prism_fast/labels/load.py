@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
 from prism_fast.errors import ConfigError, InputError
-from prism_fast.labels.space import BUNDLED, LabelSpace
+from prism_fast.labels.space import BUNDLED, LabelSpace, labels_path
 
 
 def load_label_space(name_or_path: str) -> LabelSpace:
@@ -24,11 +23,11 @@ def load_label_space(name_or_path: str) -> LabelSpace:
 
         return imagenet1k()
     bundled = name_or_path in BUNDLED
-    path = resources.files("prism_fast.labels") / f"{name_or_path}.yaml" if bundled else Path(name_or_path)
+    path = resources.files("prism_fast.labels") / f"{name_or_path}.yaml" if bundled else labels_path(name_or_path)
     if not path.is_file():
         raise InputError(f"label space {name_or_path!r} is neither one of {', '.join(BUNDLED)} nor a YAML file")
     try:
-        return LabelSpace.model_validate(yaml.safe_load(path.read_text()))
+        return LabelSpace.model_validate(yaml.safe_load(path.read_bytes()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

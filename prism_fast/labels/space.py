@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,9 +40,12 @@ class LabelSpace(BaseModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> LabelSpace:
-        name, count = Counter(cls.name for cls in self.classes).most_common(1)[0]
+        blank = next((label for label, cls in enumerate(self.classes) if not cls.name.strip()), None)
+        if blank is not None:
+            raise ValueError(f"class {blank} has the name {self.classes[blank].name!r}; give it one that can be read")
+        name, count = Counter(cls.name.strip() for cls in self.classes).most_common(1)[0]
         if count > 1:
-            raise ValueError(f"{count} classes are called {name!r}; names must differ")
+            raise ValueError(f"{count} classes are called {name!r}; names must differ in more than blanks around them")
         return self
 
     def index(self, name: str) -> int:
@@ -57,3 +61,22 @@ class LabelSpace(BaseModel):
         raise InputError(
             f"class {name!r} is not in label space {self.name!r} ({len(self.classes)} classes: {some}, ...)"
         )
+
+
+def labels_path(labels: str) -> Path:
+    """The file that a label space of your own is in; ``~`` is the home directory unless a file is really called so."""
+    path = Path(labels)
+    if is_file(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody's home
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file of that name is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False

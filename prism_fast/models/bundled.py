@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -28,13 +29,13 @@ def assets() -> Path:
 
 
 def resolve(name_or_path: str, part: str) -> str:
-    """``minis`` to the bundled part's path; anything else as it is.
+    """``minis`` to the bundled part's path; anything else as it is, ``~`` being the home directory.
 
     Raises:
         DataError: the bundled part is not there.
     """
     if name_or_path != "minis":
-        return name_or_path
+        return os.path.expanduser(name_or_path)
     if not (assets() / _PARTS[part]).exists():
         raise DataError(f"the bundled {part} is missing; run 'prism-fast minis train' or install the package again")
     return str(assets() / part) if part != "pictures" else str(assets() / _PARTS[part])

@@ -1,8 +1,8 @@
-"""Classifiers by timm name or from a directory: teachers, students and feature networks alike."""
+"""Classifiers by timm name, from a directory or a checkpoint file: teachers, students and feature networks alike."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,29 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from prism_fast.errors import DataError, InputError
+from prism_fast.models.classifier_config import ClassifierConfig, Description, describe, read_document
+from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_weights
+from prism_fast.models.pretrained import pretrained_network
+from prism_fast.models.transformers_classifier import is_transformers, load_transformers, outline_transformers
 
+__all__ = [
+    "Classifier",
+    "ClassifierConfig",
+    "create_network",
+    "load_classifier",
+    "outline_classifier",
+    "require_input_size",
+    "save_classifier",
+]
 
-class ClassifierConfig(BaseModel):
-    """``config.json`` beside a classifier's weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    architecture: str
-    num_classes: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+_SIDECAR = (
+    '{"architecture": "resnet50", "num_classes": 1000, "image_size": 224, "mean": [0.485, 0.456, 0.406], '
+    '"std": [0.229, 0.224, 0.225]}'
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,70 @@ class Classifier:
         return torch.cat(parts)
 
 
-def _build(config: ClassifierConfig, where: str, **extra: Any) -> nn.Module:
+def create_network(architecture: str, num_classes: int, image_size: int, **options: Any) -> nn.Module:
+    """A timm network with fresh weights; one that would refuse images of ``image_size`` (ViT) is made for them.
+
+    Raises:
+        InputError: timm knows no such architecture, or it cannot be made so.
+    """
+    sized = {"img_size": image_size} if _needs_size(architecture, image_size, options) else {}
     try:
-        net: nn.Module = timm.create_model(config.architecture, num_classes=config.num_classes, **extra)
-    except RuntimeError as error:
-        raise InputError(f"{where}: timm knows no architecture {config.architecture!r}") from error
+        return _create(architecture, num_classes, **sized, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{architecture} cannot be made for {num_classes} classes and images of {image_size} pixels: {first}"
+        ) from error
+
+
+def _needs_size(architecture: str, image_size: int, options: Mapping[str, Any]) -> bool:
+    """Whether the network must be told its size: many that are made for one take all."""
+    if _fixed_side(architecture) in (None, image_size) or "img_size" in options:
+        return False
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _refusal(_create(architecture, 1).eval(), image_size) is not None
+
+
+def _create(architecture: str, num_classes: int, **options: Any) -> nn.Module:
+    net: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **options)
     return net
+
+
+def _fixed_side(architecture: str) -> int | None:
+    """The image size that timm's network is made for unless told, if it takes no other."""
+    if not timm.is_model(architecture):
+        raise InputError(f"timm knows no architecture {architecture!r}")
+    try:
+        known: Any = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:  # an unknown tag
+        raise InputError(f"architecture {architecture!r}: {str(error).splitlines()[0]}") from error
+    return int(known.input_size[1]) if known is not None and known.fixed_input_size else None
+
+
+def require_input_size(classifier: Classifier, size: int, key: str) -> None:
+    """Refuse to show a network of fixed size (ViT) images of another; ``key`` is what set it.
+
+    A network of another size than ``size`` is tried on one image.
+
+    Raises:
+        InputError: it does not take them.
+    """
+    own = classifier.config.image_size
+    if size != own and (reason := _refusal(classifier.net, size)):
+        raise InputError(
+            f"{key} is {size}, which {classifier.config.architecture} of {own} pixels does not take ({reason}); set it "
+            f"to {own}"
+        )
+
+
+@torch.no_grad()
+def _refusal(net: nn.Module, size: int) -> str | None:
+    """Why a network does not take images of this size, None if it does."""
+    try:
+        net(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+    except Exception as error:  # each architecture raises what its first layer that minds raises
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return None
 
 
 def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -69,34 +133,118 @@ def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: 
     out.mkdir(parents=True, exist_ok=True)
     state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in net.state_dict().items()}
     save_file(state, out / "model.safetensors")
-    (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
+    (out / "config.json").write_bytes((config.model_dump_json(indent=2) + "\n").encode())
     return out
-
-
-def _missing(path: Path) -> str:
-    """The first absent file; safetensors' FileNotFoundError does not name it."""
-    return next((n for n in ("config.json", "model.safetensors") if not (path / n).exists()), "a file")
 
 
 def outline_classifier(name_or_path: str) -> Classifier:
     """The same architecture without weights, on the meta device: for counting.
 
     Raises:
-        DataError: the directory's ``config.json`` is missing or wrong. InputError: neither a directory nor a timm name.
+        DataError: what describes it is missing or wrong. InputError: neither a directory, a file nor a timm name.
     """
-    file = Path(name_or_path) / "config.json"
-    if file.parent.is_dir():
-        try:
-            config = ClassifierConfig.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise DataError(f"{file} is not a classifier's: {str(error).splitlines()[0]}") from error
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir() and not path.is_file():
+        _require_name(name_or_path)
         with torch.device("meta"):
-            return Classifier(_build(config, name_or_path).eval().requires_grad_(False), config)
-    if not timm.is_model(name_or_path):
-        raise InputError(f"classifier {name_or_path!r} is neither a directory nor a timm model name")
+            named: nn.Module = timm.create_model(name_or_path, pretrained=False)
+        return _finished(named, _config_of(name_or_path, named))
+    found = _described(path)
+    if isinstance(found, dict):
+        return _finished(*outline_transformers(path, found))
     with torch.device("meta"):
-        net: nn.Module = timm.create_model(name_or_path, pretrained=False).eval().requires_grad_(False)
-    return Classifier(net, _config_of(name_or_path, net))
+        return _finished(_made(found, path), found.config)
+
+
+def load_classifier(name_or_path: str) -> Classifier:
+    """A classifier directory or checkpoint file, or a timm model name with its pretrained weights.
+
+    A directory holds ``config.json`` and ``model.safetensors`` as :func:`save_classifier` writes them, as timm's models
+    lie on the hub, or as transformers saves an image classifier. A checkpoint file (``.safetensors``, ``.pth``,
+    ``.pt``) has such a ``config.json`` beside it.
+
+    Raises:
+        DataError: the directory or file is incomplete or its weights do not fit.
+        InputError: neither a directory, a file nor a timm name, or its pretrained weights cannot be had.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir() and not path.is_file():
+        _require_name(name_or_path)
+        net = pretrained_network(name_or_path)
+        return _finished(net, _config_of(name_or_path, net))
+    found = _described(path)
+    if isinstance(found, dict):
+        return _finished(*load_transformers(path, found))
+    return _finished(_filled(found, path, _weights(path)), found.config)
+
+
+def _finished(net: nn.Module, config: ClassifierConfig) -> Classifier:
+    return Classifier(net.eval().requires_grad_(False), config)
+
+
+def _require_name(name: str) -> None:
+    try:
+        known = timm.is_model(name)
+    except ValueError:  # timm takes it for an address
+        known = False
+    if not known:
+        raise InputError(f"classifier {name!r} is neither a directory nor a timm model name")
+
+
+def _described(path: Path) -> Description | dict[str, Any]:
+    """What ``config.json`` says; transformers' document as it is, for transformers reads it itself."""
+    if path.is_dir():
+        try:
+            document = read_document(path / "config.json")
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is not a classifier directory: config.json is missing") from error
+        return document if is_transformers(document) else describe(path / "config.json")
+    if path.suffix not in CHECKPOINTS:
+        raise DataError(f"{path} is no classifier; expected a directory, or a file ending in {', '.join(CHECKPOINTS)}")
+    try:
+        return describe(path.with_name("config.json"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not say which network it is of; write config.json beside it, as {_SIDECAR}"
+        ) from error
+
+
+def _weights(path: Path) -> State:
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        return read_weights(file)
+    except FileNotFoundError as error:
+        pickle = path / "pytorch_model.bin"
+        if pickle.is_file():
+            raise DataError(
+                f"{path} holds pytorch_model.bin, a pickle; convert it once with: {conversion(pickle)}"
+            ) from error
+        raise DataError(f"{path} is not a classifier directory: {file.name} is missing") from error
+
+
+def _made(found: Description, path: Path, **more: Any) -> nn.Module:
+    config = found.config
+    try:
+        return create_network(config.architecture, config.num_classes, config.image_size, **found.options, **more)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _filled(found: Description, path: Path, state: State) -> nn.Module:
+    """The network with its weights, which may be of its images' size where it takes any."""
+    architecture, size = found.config.architecture, found.config.image_size
+    net = _made(found, path)
+    try:
+        fit(net, state, path, architecture)
+    except DataError as error:
+        if _fixed_side(architecture) in (None, size) or "img_size" in found.options:
+            raise
+        try:
+            net = _made(found, path, img_size=size)
+            fit(net, state, path, architecture)
+        except InputError:
+            raise error from None
+    return net
 
 
 def _config_of(name: str, net: Any) -> ClassifierConfig:
@@ -108,44 +256,3 @@ def _config_of(name: str, net: Any) -> ClassifierConfig:
         mean=data["mean"],
         std=data["std"],
     )
-
-
-def _from_directory(path: Path) -> Classifier:
-    try:
-        config = ClassifierConfig.model_validate(json.loads((path / "config.json").read_text()))
-        state = load_file(path / "model.safetensors")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is not a classifier directory: {_missing(path)} is missing") from error
-    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}/config.json is not a classifier's: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # safetensors raises its own type, which is not exported as a stable name
-        raise DataError(f"{path}/model.safetensors cannot be read: {error}") from error
-    net = _build(config, str(path))
-    try:
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except RuntimeError as error:
-        raise DataError(
-            f"{path}: weights do not fit {config.architecture}: {str(error).splitlines()[1].strip()}"
-        ) from error
-    return Classifier(net.eval().requires_grad_(False), config)
-
-
-def load_classifier(name_or_path: str) -> Classifier:
-    """A classifier directory, or a timm model name with its pretrained weights.
-
-    Raises:
-        DataError: the directory is incomplete or its weights do not fit.
-        InputError: neither a directory nor a timm name, or its pretrained weights cannot be had.
-    """
-    path = Path(name_or_path)
-    if path.is_dir():
-        return _from_directory(path)
-    if not timm.is_model(name_or_path):
-        raise InputError(f"classifier {name_or_path!r} is neither a directory nor a timm model name")
-    try:
-        net: nn.Module = timm.create_model(name_or_path, pretrained=True).eval().requires_grad_(False)
-    except Exception as error:  # hub and network errors of several libraries
-        raise InputError(
-            f"timm could not get pretrained weights of {name_or_path!r}; give a directory instead"
-        ) from error
-    return Classifier(net, _config_of(name_or_path, net))

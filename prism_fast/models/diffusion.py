@@ -11,19 +11,30 @@ import torch
 from torch import nn
 
 from prism_fast.errors import DataError
+from prism_fast.models.parts import load_part, outline_part
+from prism_fast.models.schedulers import require_schedule, require_scheduler_class
+from prism_fast.models.text import limit_tokens
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 #: Stable Diffusion XL's second encoder; a model has both of these or none.
 _SECOND = ("text_encoder_2", "tokenizer_2")
-_PREDICTIONS = ("epsilon", "v_prediction")
+#: What a UNet may be given besides latents, time and text, and what is known of it here.
+_CONDITIONS: dict[str, tuple[str | None, ...]] = {
+    "addition_embed_type": (None, "text_time"),
+    "class_embed_type": (None,),
+    "encoder_hid_dim_type": (None,),
+    "num_class_embeds": (None,),
+    "time_cond_proj_dim": (None,),
+}
 
 
 @dataclass(frozen=True)
 class DiffusionModel:
     """The networks of a latent diffusion model and the constants that tie them together.
 
-    ``zero_empty_prompt``: the empty prompt is embedded as zeros, as SDXL's pipeline does.
+    ``zero_empty_prompt``: the empty prompt is embedded as zeros, as SDXL's pipeline does. ``latents_mean`` and
+    ``latents_std``: the autoencoder's latents by channel before they were scaled, where it says so.
     """
 
     unet: nn.Module
@@ -40,19 +51,45 @@ class DiffusionModel:
     text_encoder_2: nn.Module | None = None
     tokenizer_2: Any = None
     zero_empty_prompt: bool = False
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """What the autoencoder computes in: float32 where its configuration says that float16 overflows."""
+        return next(self.vae.parameters()).dtype
 
 
 class LatentDecoder(nn.Module):
-    """Scaled latents (n, c, h, w) to images in [0, 1], (n, 3, f·h, f·w)."""
+    """Scaled latents (n, c, h, w) to images in [0, 1], (n, 3, f·h, f·w).
+
+    ``decode(latents · std / scale + mean + shift)``, the mean and the standard deviation being the autoencoder's own,
+    if it has any, as in diffusers' pipelines.
+
+    Dtypes: latents of any; images of the autoencoder's.
+    """
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__()
         self.vae: Any = model.vae
         self.scale, self.shift = model.scaling_factor, model.shift_factor
+        self.spread: torch.Tensor | None
+        self.centre: torch.Tensor | None
+        for name, values in (("spread", model.latents_std), ("centre", model.latents_mean)):
+            like = next(model.vae.parameters())
+            made = None if values is None else torch.tensor(values, dtype=like.dtype, device=like.device)
+            self.register_buffer(name, None if made is None else made.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """The decoded image; the clamp stops gradients only outside of [0, 1]."""
-        image: torch.Tensor = self.vae.decode(latents / self.scale + self.shift, return_dict=False)[0]
+        dtype = next(self.vae.parameters()).dtype
+        if latents.dtype != dtype:
+            latents = latents.to(dtype)
+        if self.spread is not None and self.centre is not None:
+            unscaled = latents * self.spread / self.scale + self.centre + self.shift
+        else:
+            unscaled = latents / self.scale + self.shift
+        image: torch.Tensor = self.vae.decode(unscaled, return_dict=False)[0]
         return (image * 0.5 + 0.5).clamp(0, 1)
 
 
@@ -79,7 +116,7 @@ def load_light_decoder(path: Path, model: DiffusionModel, device: str, dtype: to
         DataError: it is not there or unreadable, or its latents or its magnification are others.
     """
     _require_light_decoder(path)
-    vae = _load_part(path.parent, path.name, "diffusers", "AutoencoderTiny", dtype)
+    vae = load_part(path.parent, path.name, "diffusers", "AutoencoderTiny", dtype)
     found, factor = vae.config.latent_channels, 2 ** (len(vae.config.decoder_block_out_channels) - 1)
     if (found, factor) != (model.latent_channels, model.vae_factor):
         raise DataError(
@@ -96,7 +133,7 @@ def outline_light_decoder(path: Path) -> LightDecoder:
         DataError: it is not there or unreadable.
     """
     _require_light_decoder(path)
-    vae = _outline_part(path.parent, path.name, "diffusers", "AutoencoderTiny")
+    vae = outline_part(path.parent, path.name, "diffusers", "AutoencoderTiny")
     return LightDecoder(vae.eval().requires_grad_(False))
 
 
@@ -112,12 +149,14 @@ def _read_index(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"{path} holds no model_index.json; give a directory in diffusers' format")
     try:
-        index: dict[str, Any] = json.loads(file.read_text())
+        index: dict[str, Any] = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
-    missing = [part for part in _PARTS if part not in index or not (path / part).is_dir()]
+    missing = [part for part in _names(index) if part not in index or not (path / part).is_dir()]
     if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_PARTS)}")
+        raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_names(index))}")
     for part in _names(index):
         entry = index.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
@@ -125,73 +164,29 @@ def _read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _class_of(path: Path, part: str, library: str, class_name: str) -> Any:
-    import diffusers
-    import transformers
-
-    module = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    cls = getattr(module, class_name, None) if module else None
-    if cls is None:
-        raise DataError(f"{path}/model_index.json: {part} is {library}.{class_name}, which is not installed")
-    return cls
-
-
-def _is_network(part: str) -> bool:
-    return part != "scheduler" and not part.startswith("tokenizer")
-
-
-def _outline_part(path: Path, part: str, library: str, class_name: str) -> Any:
-    """A network with its shapes and no weights."""
-    cls = _class_of(path, part, library, class_name)
-    try:
-        if library == "diffusers":
-            config = cls.load_config(path / part, local_files_only=True)
-            with torch.device("meta"):
-                return cls.from_config(config)
-        config = cls.config_class.from_pretrained(path / part, local_files_only=True)
-        with torch.device("meta"):
-            return cls(config)
-    except Exception as error:  # both libraries raise many types for broken files
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path / part} cannot be read: {first}") from error
-
-
-def _load_part(path: Path, part: str, library: str, class_name: str, dtype: torch.dtype) -> Any:
-    cls = _class_of(path, part, library, class_name)
-    options: dict[str, Any] = {"local_files_only": True}
-    is_network = _is_network(part)
-    if is_network:
-        options |= {"torch_dtype" if library == "diffusers" else "dtype": dtype, "output_loading_info": True}
-    try:
-        loaded = cls.from_pretrained(path / part, **options)
-    except Exception as error:  # both libraries raise many types for broken files
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path / part} cannot be loaded: {first}") from error
-    if not is_network:
-        return loaded
-    network, info = loaded
-    # Both libraries fill absent weights with random numbers and only warn. A pooler is never used here.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise DataError(f"{path / part}: its weights lack {len(missing)} tensors, the first is {missing[0]}")
-    if any(key.startswith("pooler.") for key in info["missing_keys"]):
-        network.pooler = None  # random numbers: they would make equal encoders look different
-    return network
-
-
-def _vae_factor(config: Any) -> int:
+def _vae_factor(path: Path, config: Any) -> int:
     channels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    if not channels:
+        raise DataError(f"{path}/vae says no block_out_channels; expected an autoencoder of images")
     return int(2 ** (len(channels) - 1))
 
 
 def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionModel:
     """Load every part of a diffusers directory in ``dtype`` on ``device``.
 
+    The autoencoder is float32 if ``dtype`` is float16 and its ``config.json`` asks for that with ``force_upcast``.
+
     Raises:
-        DataError: a part is missing or unreadable, or UNet and autoencoder disagree about latent channels.
+        DataError: a part is missing, unreadable or of another kind, or the parts do not fit each other.
     """
+    path = path.expanduser()
     index = _read_index(path)
-    parts = {name: _load_part(path, name, index[name][0], index[name][1], dtype) for name in _names(index)}
+    parts = {"scheduler": _load_scheduler(path, index)}
+    for name in _names(index):
+        if name != "scheduler":
+            library, class_name = index[name]
+            wide = name == "vae" and dtype == torch.float16 and _overflows(path)
+            parts[name] = load_part(path, name, library, class_name, torch.float32 if wide else dtype)
     for name in parts.keys() & set(_NETWORKS):
         parts[name] = parts[name].to(device).eval().requires_grad_(False)
     return _assemble(path, index, parts)
@@ -203,15 +198,31 @@ def outline_diffusion(path: Path) -> DiffusionModel:
     Raises:
         DataError: as :func:`load_diffusion`; weights need not be there.
     """
+    path = path.expanduser()
     index = _read_index(path)
-    parts = {}
+    parts = {"scheduler": _load_scheduler(path, index)}
     for name in _names(index):
-        library, class_name = index[name]
-        if _is_network(name):
-            parts[name] = _outline_part(path, name, library, class_name).eval().requires_grad_(False)
-        else:
-            parts[name] = _load_part(path, name, library, class_name, torch.float32)
+        if name != "scheduler":
+            parts[name] = outline_part(path, name, *index[name])
+    for name in parts.keys() & set(_NETWORKS):
+        parts[name] = parts[name].eval().requires_grad_(False)
     return _assemble(path, index, parts)
+
+
+def _load_scheduler(path: Path, index: dict[str, Any]) -> Any:
+    library, class_name = index["scheduler"]
+    require_scheduler_class(path, class_name)
+    scheduler = load_part(path, "scheduler", library, class_name, torch.float32)
+    require_schedule(path, scheduler)
+    return scheduler
+
+
+def _overflows(path: Path) -> bool:
+    """Whether the file says so: in diffusers' class it is the default, and false for most."""
+    try:
+        return bool(json.loads((path / "vae" / "config.json").read_bytes()).get("force_upcast"))
+    except (OSError, ValueError, AttributeError):
+        return False  # loading the part says what is wrong
 
 
 def _names(index: dict[str, Any]) -> tuple[str, ...]:
@@ -220,32 +231,70 @@ def _names(index: dict[str, Any]) -> tuple[str, ...]:
 
 def _assemble(path: Path, index: dict[str, Any], parts: dict[str, Any]) -> DiffusionModel:
     unet, vae, scheduler = parts["unet"], parts["vae"], parts["scheduler"]
-    channels = vae.config.latent_channels
-    if unet.config.in_channels != channels:
-        raise DataError(
-            f"{path}: the UNet takes {unet.config.in_channels} channels but the autoencoder gives {channels}"
-        )
-    prediction = scheduler.config.prediction_type
-    if prediction not in _PREDICTIONS:
-        raise DataError(f"{path}/scheduler predicts {prediction!r}; supported: {', '.join(_PREDICTIONS)}")
+    channels = _setting(path, vae, "latent_channels")
+    _require_unet(path, unet, channels, "text_encoder_2" in parts)
     width = sum(parts[name].config.hidden_size for name in parts.keys() & {"text_encoder", "text_encoder_2"})
     if unet.config.cross_attention_dim != width:
         raise DataError(
             f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}"
         )
+    limit_tokens(
+        [
+            (path / name, parts[name], parts[name.replace("tokenizer", "text_encoder")])
+            for name in ("tokenizer", "tokenizer_2")
+            if name in parts
+        ]
+    )
     return DiffusionModel(
         unet=unet,
         vae=vae,
         text_encoder=parts["text_encoder"],
         tokenizer=parts["tokenizer"],
         scheduler=scheduler,
-        prediction_type=prediction,
+        prediction_type=scheduler.config.prediction_type,
         latent_channels=channels,
-        vae_factor=_vae_factor(vae.config),
-        scaling_factor=float(vae.config.scaling_factor),
+        vae_factor=_vae_factor(path, vae.config),
+        scaling_factor=float(_setting(path, vae, "scaling_factor")),
         shift_factor=float(vae.config.get("shift_factor") or 0.0),
         path=path,
         text_encoder_2=parts.get("text_encoder_2"),
         tokenizer_2=parts.get("tokenizer_2"),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
+        **_latent_statistics(path, vae.config, channels),
     )
+
+
+def _require_unet(path: Path, unet: Any, channels: int, two_encoders: bool) -> None:
+    if type(unet).__name__ != "UNet2DConditionModel":
+        raise DataError(f"{path}/unet is a {type(unet).__name__}; expected a UNet2DConditionModel")
+    config = unet.config
+    if config.in_channels != channels:
+        raise DataError(f"{path}: the UNet takes {config.in_channels} channels but the autoencoder gives {channels}")
+    if config.out_channels != channels:
+        raise DataError(
+            f"{path}: the UNet predicts {config.out_channels} channels for {channels}; a learned variance is not "
+            f"supported, give a UNet with out_channels = {channels}"
+        )
+    for key, known in _CONDITIONS.items():
+        if config.get(key) not in known:
+            raise DataError(f"{path}/unet has {key} = {config[key]!r}, a condition that is not supported")
+    if config.get("addition_embed_type") and not two_encoders:
+        raise DataError(f"{path}/unet has addition_embed_type = 'text_time', but the model lacks text_encoder_2")
+
+
+def _setting(path: Path, vae: Any, key: str) -> Any:
+    value = vae.config.get(key)
+    if value is None:
+        raise DataError(f"{path}/vae: {type(vae).__name__} says no {key}; expected an autoencoder of images")
+    return value
+
+
+def _latent_statistics(path: Path, config: Any, channels: int) -> dict[str, tuple[float, ...]]:
+    """``latents_mean`` and ``latents_std`` of an autoencoder that has them."""
+    found = {key: config.get(key) for key in ("latents_mean", "latents_std")}
+    if all(value is None for value in found.values()):
+        return {}
+    for key, value in found.items():
+        if not isinstance(value, (list, tuple)) or len(value) != channels:
+            raise DataError(f"{path}/vae has {key} = {value!r}; expected {channels} numbers, one a channel")
+    return {key: tuple(float(x) for x in value) for key, value in found.items()}

@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from prism_engines.base import Engine
 from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from prism_fast.errors import DataError
+
+#: What transformers says where a tokenizer says no length is 10^30.
+_NO_LIMIT = 1_000_000
+_told: set[str] = set()
+
+
+def limit_tokens(encoders: Sequence[tuple[Path, Any, Any]]) -> None:
+    """Set the ``model_max_length`` of each (directory, tokenizer, text encoder) to what all of them can take.
+
+    A tokenizer that says no length gets the encoder's number of positions, and so does one that says more; the texts
+    of two encoders lie side by side and must be equally long.
+
+    Raises:
+        DataError: neither says a length, or a tokenizer cannot pad or knows words that its encoder does not.
+    """
+    limits = []
+    for path, tokenizer, encoder in encoders:
+        if tokenizer.pad_token_id is None:
+            raise DataError(f"{path} has no padding token; set pad_token in tokenizer_config.json")
+        if len(tokenizer) > encoder.config.vocab_size:
+            raise DataError(
+                f"{path} knows {len(tokenizer)} tokens, its text encoder {encoder.config.vocab_size}; give the "
+                "tokenizer that the encoder was trained with"
+            )
+        limits.append(min(tokenizer.model_max_length, _positions(encoder.config)))
+        if limits[-1] >= _NO_LIMIT:
+            raise DataError(f"{path} says no model_max_length and its encoder no number of positions; set the former")
+    for _, tokenizer, _ in encoders:
+        if tokenizer.model_max_length != min(limits):
+            tokenizer.model_max_length = min(limits)
+
+
+def _positions(config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return _NO_LIMIT
+    counted_from_padding = "roberta" in str(getattr(config, "model_type", ""))  # its first position is padding + 1
+    return int(positions) - ((config.pad_token_id or 0) + 1 if counted_from_padding else 0)
+
+
+def too_long(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[tuple[str, int]]:
+    """Prompts of more than ``limit`` tokens, begin and end included, each with its number of tokens."""
+    if not prompts:
+        return []
+    found = tokenizer(list(prompts), truncation=False, padding=False, verbose=False).input_ids
+    return [(prompt, len(ids)) for prompt, ids in zip(prompts, found, strict=True) if len(ids) > limit]
+
 
 def tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
-    """Token ids and attention mask, padded to ``model_max_length``: int64 (n, tokens) each."""
+    """Token ids and attention mask, padded to ``model_max_length``: int64 (n, tokens) each.
+
+    Prompts that are longer are cut; the first time in a process, a warning is logged that names one.
+    """
     out: BatchEncoding = tokenizer(
         list(prompts),
         padding="max_length",
@@ -20,7 +74,26 @@ def tokenize(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Batc
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     )
+    if "cut" not in _told:
+        full = [p for p, mask in zip(prompts, out.attention_mask, strict=True) if bool(mask.all())]
+        _warn_of_cut(full, tokenizer, tokenizer.model_max_length)
     return out
+
+
+def _warn_of_cut(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
+    if not (cut := too_long(prompts, tokenizer, limit)):
+        return
+    _told.add("cut")
+    (first, length), shown = cut[0], 60
+    logging.getLogger("prism_fast").warning(
+        "%d of the prompts are cut to the text encoder's %d tokens, the first has %d: %r%s; shorten what stands before "
+        "the class",
+        len(cut),
+        limit,
+        length,
+        first[:shown],
+        " ..." if len(first) > shown else "",
+    )
 
 
 class TextHidden(nn.Module):

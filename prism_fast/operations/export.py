@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard import Entry, Shard, ShardReader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError, RunError
+from prism_fast.evaluation.class_folders import folder_names
 
 Format = Literal["imagefolder", "parquet"]
 #: (shards done, shards in all, images written)
@@ -49,9 +49,23 @@ def _source(directory: RunDirectory, selected: bool) -> _Source:
     return _Source(found.shards, tuple(named.get(i, str(i)) for i in range(found.classes)))
 
 
+def _require_replaceable(out: Path) -> None:
+    """Refuse at once what no folder can be renamed to when everything is written."""
+    if out.is_symlink():
+        what = "a link"
+    elif os.path.ismount(out):
+        what = "a mount point"
+    elif out.exists() and out.samefile(Path.cwd()):
+        what = "the current directory"
+    else:
+        return
+    raise InputError(f"{out} is {what}, which cannot be replaced; name a new folder, for example {out / 'export'}")
+
+
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` that becomes ``out`` when everything is in it."""
+    _require_replaceable(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder; choose another --out")
     staged = out.with_name(f"{out.name}.tmp-{uuid.uuid4().hex[:8]}")
@@ -65,14 +79,8 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _folder_names(names: Sequence[str]) -> list[str]:
-    """``03_red-panda``: sorted by name they are sorted by label, as ImageFolder numbers its classes."""
-    width = len(str(len(names) - 1))
-    return [f"{i:0{width}d}_{re.sub(r'[^0-9A-Za-z]+', '-', name).strip('-')}" for i, name in enumerate(names)]
-
-
 def _to_folders(source: _Source, shard: Shard, out: Path) -> None:
-    folders = _folder_names(source.names)
+    folders = folder_names(source.names)
     with shard.open() as reader:
         for entry in shard.entries():
             file = out / folders[reader.label(entry)] / f"{entry.index:09d}.{shard.record.image_ext}"
@@ -141,7 +149,7 @@ def export(run: Path, out: Path, layout: Format, progress: Progress | None = Non
     config, source, images = directory.config(), _source(directory, selected), 0
     with _whole(out) as staged:
         if layout == "imagefolder":  # an empty one too, or those behind it would be numbered wrongly
-            for name in _folder_names(source.names):
+            for name in folder_names(source.names):
                 (staged / name).mkdir()
         for done, shard in enumerate(source.shards, 1):
             _WRITERS[layout](source, shard, staged)
@@ -149,5 +157,5 @@ def export(run: Path, out: Path, layout: Format, progress: Progress | None = Non
             if progress:
                 progress(done, len(source.shards), images)
         if layout == "parquet":
-            (staged / "README.md").write_text(source.card(config))
+            (staged / "README.md").write_text(source.card(config), encoding="utf-8")
     return images

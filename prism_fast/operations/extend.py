@@ -8,15 +8,14 @@ have been made at once.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.config import RunConfig
 from prism_fast.dataset.layout import Layout
-from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.run_directory import RunDirectory, run_document
 from prism_fast.errors import InputError, RunError
-from prism_fast.storage.files import replace
+from prism_fast.storage.files import remove, replace
 from prism_fast.workers.leases import require_idle
 
 _OF_THE_OLD_LENGTH = ("plan.parquet", "manifest.parquet", "README.md")
@@ -47,7 +46,7 @@ def _retire_partial(directory: RunDirectory, layout: Layout) -> int | None:
         return None
     record = directory.shards / f"{last:06d}.json"
     held = record.exists()
-    record.unlink(missing_ok=True)
+    remove(record)
     return last if held else None
 
 
@@ -69,9 +68,8 @@ def extend(path: Path, images: int) -> Extended:
         if images > before.images:
             retired = _retire_partial(directory, before)
             for name in _OF_THE_OLD_LENGTH:
-                (path / name).unlink(missing_ok=True)
-            document = {"run_hash": before.run_hash, "config": longer.model_dump(mode="json")}
-            replace(path / "run.json", json.dumps(document, indent=1).encode())
+                remove(path / name)
+            replace(path / "run.json", run_document(longer, before.run_hash))
     except OSError as error:
         raise RunError(f"cannot extend {path}: {error.strerror or error}; fix it and run the same command") from error
     directory.claim(longer)

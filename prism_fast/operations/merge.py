@@ -106,6 +106,8 @@ def _check_same_margins(runs: Sequence[RunDirectory]) -> None:
 
 
 def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
+    if not out.exists():
+        out.require_empty()
     try:
         out.path.mkdir(parents=True, exist_ok=True)
         for name in _COMMON:

@@ -9,7 +9,7 @@ from pathlib import Path
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import RunError
 from prism_fast.operations.verify import Finding, Progress, inspect
-from prism_fast.storage.files import abandoned
+from prism_fast.storage.files import abandoned, remove
 from prism_fast.workers.leases import require_idle
 
 
@@ -69,7 +69,7 @@ def carry_out(repair: Repair) -> None:
     """
     for removal in repair.removals:
         try:
-            removal.path.unlink(missing_ok=True)
+            remove(removal.path)
         except OSError as error:
             reason = error.strerror or error
             raise RunError(f"cannot delete {removal.path}: {reason}; delete it by hand and repair again") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_fast.dataset.record import Record
@@ -55,7 +56,9 @@ def _labels(plan: Path, images: int) -> Labels:
         labels: Labels = pq.read_table(parquet_source(plan), columns=["label"]).column("label").to_numpy()
         if len(labels) != images:
             raise ValueError(f"{len(labels)} rows")
-    except (OSError, KeyError, ValueError) as error:  # pyarrow's errors of content are ValueErrors
+        if (labels != np.arange(images) % (int(labels.max()) + 1)).any():  # which would be counted as a class
+            raise ValueError("classes do not take turns")
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise DataError(f"{plan} is not a plan of {images} images; delete it and run the synthesis again") from error
     return labels
 
@@ -77,7 +80,7 @@ def _mean(pairs: Iterable[tuple[float | None, int]]) -> float | None:
 
 
 def stats(path: Path) -> Stats:
-    """Count a run, finished or not.
+    """Count a run, finished or not, as its records say: whether the shards still hold that, ``verify`` finds out.
 
     Raises:
         DataError: not a run directory, or a plan or record that is none. RunError: it cannot be read.

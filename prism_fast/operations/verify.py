@@ -13,8 +13,9 @@ from prism_fast.dataset.integrity import problem_of
 from prism_fast.dataset.layout import Layout
 from prism_fast.dataset.record import Record, read_record
 from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.run_files import damages
 from prism_fast.errors import DataError, RunError
-from prism_fast.storage.files import reading
+from prism_fast.storage.files import names, reading
 
 _FEWEST_THREADS = 4  # a disk answers several requests at once, however few cores there are
 #: (shards checked, shards planned, MB a second)
@@ -23,7 +24,7 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Finding:
-    """One shard of a run, planned or stray.
+    """One shard of a run, planned or stray, or one file beside the shards.
 
     ``problem`` is None when it is intact; ``condemned`` are the files that must go before it can be made (again).
     """
@@ -64,7 +65,7 @@ def _inspect_shard(directory: RunDirectory, shard: int, layout: Layout) -> Findi
 
 def _strays(folder: Path, layout: Layout) -> Iterator[Finding]:
     with reading(folder):
-        every = sorted(p for p in folder.glob("*") if p.suffix in (".tar", ".idx", ".json"))
+        every = [folder / name for name in sorted(names(folder)) if Path(name).suffix in (".tar", ".idx", ".json")]
     files = [path for path in every if not layout.plans(path.stem)]
     for name in sorted({p.stem for p in files}):
         problem = f"shard {name} is not one of the plan's {layout.shards}; delete {name}.*"
@@ -72,28 +73,33 @@ def _strays(folder: Path, layout: Layout) -> Iterator[Finding]:
 
 
 def inspect(directory: RunDirectory, progress: Progress | None = None) -> Iterator[Finding]:
-    """Read every shard, several at a time; the planned ones in order, then the strays.
+    """Read every shard, several at a time: the planned ones in order, then the strays, then the files beside them.
 
     Raises:
         DataError: not a run directory.
         RunError: a shard cannot be read.
     """
     layout, start, size_bytes = directory.layout(), time.monotonic(), 0
+    intact: dict[int, Record] = {}
     pool = ThreadPoolExecutor(max(_FEWEST_THREADS, len(os.sched_getaffinity(0))))
     try:
         checks = pool.map(lambda shard: _inspect_shard(directory, shard, layout), range(layout.shards))
         for done, finding in enumerate(checks, 1):
             size_bytes += finding.record.size_bytes if finding.record else 0
+            if finding.record and not finding.problem:
+                intact[finding.record.shard] = finding.record
             if progress:
                 progress(done, layout.shards, size_bytes / 1e6 / max(time.monotonic() - start, 1e-9))
             yield finding
     finally:
         pool.shutdown(cancel_futures=True)
     yield from _strays(directory.shards, layout)
+    for damage in damages(directory, intact):
+        yield Finding(damage.path.name, problem=damage.problem, condemned=(damage.path,) if damage.there else ())
 
 
 def verify(path: Path, progress: Progress | None = None) -> Verdict:
-    """Read every shard of a run directory and compare it with plan and record.
+    """Read every shard of a run directory and compare it with plan and record, then the files beside the shards.
 
     Args:
         path: the run's directory.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from prism_fast.dataset.record import Record, read_record
+from prism_fast.dataset.record import Record, read_record, record_files
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError, RunError
-from prism_fast.storage.files import reading
+from prism_fast.storage.files import names, reading
 
+_LEASE = re.compile(r"[0-9].*\.lease")
 _RECENT = 32  # shards that the rate is taken from
 _SHOWN = 4  # images of the latest shard
 
@@ -73,7 +75,7 @@ class Watcher:
         first, last = _energies(records)
         left = self.layout.images - covered
         with reading(self.directory.shards):
-            in_hand = sum(1 for _ in self.directory.shards.glob("[0-9]*.lease"))
+            in_hand = sum(1 for name in names(self.directory.shards) if _LEASE.fullmatch(name))
         return Frame(
             images=sum(r.rows for r in records),
             images_planned=self.layout.images,
@@ -92,8 +94,7 @@ class Watcher:
 
     def _look(self) -> tuple[str, ...]:
         """Read the records that are new, forget those that are gone; returns the files that are no records."""
-        with reading(self.directory.shards):
-            files = {p.name: p for p in self.directory.shards.glob("[0-9]" * 6 + ".json")}
+        files = {path.name: path for path in record_files(self.directory.shards)}
         self._read = {name: found for name, found in self._read.items() if name in files}
         unreadable = []
         for name in sorted(files.keys() - self._read.keys()):

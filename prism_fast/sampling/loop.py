@@ -15,7 +15,7 @@ samples may settle (``guidance.settled_below``). No line couples the samples of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from prism_engines.base import Engine
@@ -27,6 +27,15 @@ from prism_fast.sampling.noise import initial_latents, view_draws
 from prism_fast.sampling.noise_schedule import NoiseSchedule
 from prism_fast.sampling.savings import Step, guided_steps, make_savings
 from prism_fast.sampling.solvers import CounterNoise, make_solver
+from prism_fast.sampling.transfer import to_device
+
+#: Below any gradient that float32 holds with all its digits.
+TINY = 1e-30
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each sample: (n, ...) to (n,)."""
+    return x.square().flatten(1).mean(1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class SamplingBatch:
 
     ``conditions`` are the UNet's inputs after ``z`` and ``t``, unconditional rows first: the text and, for SDXL,
     pooled text and time ids.
+
+    Labels and margins may lie on the host: the sampler moves them with everything else that the host contributes.
 
     Shapes: labels (n,), margins (n,), conditions (2n, ...).
     """
@@ -84,6 +95,8 @@ class _State:
     """One batch on its way: what was moved to the device beforehand, and what one step leaves for the next."""
 
     batch: SamplingBatch
+    noise: torch.Tensor
+    indices: torch.Tensor
     both: tuple[torch.Tensor, ...]
     conditional: tuple[torch.Tensor, ...]
     timesteps: torch.Tensor
@@ -118,16 +131,26 @@ class GuidedSampler:
         self.savings = make_savings(len(schedule), sampling, guidance)
 
     def begin(self, batch: SamplingBatch, device: torch.device) -> _State:
-        """Everything that the host gives to a batch, on the device."""
+        """Everything that the host gives to a batch, on the device: one copy, which nobody waits for."""
         n = len(batch.indices)
         fresh = [i for i, step in enumerate(self.savings) if step.gradient == "fresh"]
-        boxes = [self.boxes(batch.indices, i) for i in fresh]
+        given = [
+            initial_latents(self.seed, batch.indices, self.latent_shape),
+            torch.tensor(batch.indices),
+            torch.tensor(self.schedule.timesteps),
+            batch.labels,
+            batch.margins,
+            *(self.boxes(batch.indices, i) for i in fresh),
+        ]
+        noise, indices, timesteps, labels, margins, *boxes = to_device(given, device)
         return _State(
-            batch=batch,
+            batch=replace(batch, labels=labels, margins=margins),
+            noise=noise,
+            indices=indices,
             both=batch.conditions,
             conditional=tuple(c[n:] for c in batch.conditions),
-            timesteps=torch.tensor(self.schedule.timesteps, device=device).unsqueeze(1).expand(-1, 2 * n),
-            boxes=dict(zip(fresh, torch.stack(boxes).to(device), strict=True)) if fresh else {},
+            timesteps=timesteps.unsqueeze(1).expand(-1, 2 * n),
+            boxes=dict(zip(fresh, boxes, strict=True)),
             correction_rms=torch.zeros(n, device=device),
         )
 
@@ -194,7 +217,12 @@ class GuidedSampler:
             leaf = z.detach().requires_grad_(True)
             clean = self.denoise(state, leaf, i, self.savings[i])
             energy, at_clean, _ = self.engines.energy_gradient.run(clean.detach(), labels, boxes)
-            (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
+            if state.both[0].dtype == torch.float32:
+                (gradient,) = torch.autograd.grad(clean, leaf, at_clean)
+            else:  # small gradients are zero in half precision: the UNet's backward is given ones of size one
+                size = rms(at_clean).clamp_min(TINY).view(-1, 1, 1, 1)
+                (gradient,) = torch.autograd.grad(clean, leaf, at_clean / size)
+                gradient = gradient * size
         state.correction_rms = state.correction_rms.detach()
         return energy, gradient
 
@@ -202,9 +230,9 @@ class GuidedSampler:
     def sample(self, batch: SamplingBatch, device: torch.device) -> Sampled:
         """Run every step for one batch."""
         n, guidance = len(batch.indices), self.guidance
-        z = initial_latents(self.seed, batch.indices, self.latent_shape).to(device)
         state = self.begin(batch, device)
-        noise = CounterNoise(self.seed, torch.tensor(batch.indices, device=device), self.latent_shape)
+        z = state.noise
+        noise = CounterNoise(self.seed, state.indices, self.latent_shape)
         solver = make_solver(self.sampling.solver, self.schedule, noise)
         before = torch.full((n,), float("nan"), device=device)
         guided, refused = (torch.zeros(n, dtype=torch.int64, device=device) for _ in range(2))
@@ -221,7 +249,7 @@ class GuidedSampler:
                 energy, gradient = self._refresh(state, denoised, i, energy, gradient)
             elif step.gradient == "fresh":
                 energy, gradient = self._gradient(state, z, denoised, i)
-            active = energy > batch.margins
+            active = energy > state.batch.margins
             moved = guided_step(
                 denoised,
                 gradient,

@@ -22,7 +22,7 @@ from prism_base.attempts import is_dead, new_attempt
 
 from prism_fast.errors import RunError
 from prism_fast.storage.faults import failpoint
-from prism_fast.storage.objects import children, get, put, put_new
+from prism_fast.storage.objects import children, delete, get, put, put_new
 from prism_fast.storage.paths import in_store
 
 #: A staged file of another host is taken for abandoned after this long; writing one takes seconds.
@@ -92,6 +92,18 @@ def read(path: Path) -> bytes:
         OSError: there is none, or it cannot be read.
     """
     return get(path) if in_store(path) else path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if there is one.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    if in_store(path):
+        delete(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def parquet_source(path: Path) -> Path | pa.BufferReader:
@@ -280,11 +292,23 @@ def building(path: Path) -> Iterator[Path]:
             staged.unlink(missing_ok=True)
 
 
+def is_staged(name: str) -> bool:
+    """Whether a file of that name is on the way to another one."""
+    return _STAGED in name
+
+
+def _names_if_any(folder: Path) -> list[str]:
+    try:
+        return names(folder)
+    except OSError:  # whoever needs what lies there will say so
+        return []
+
+
 def abandoned(folder: Path) -> Iterator[Path]:
     """Staged files whose process is dead; those of other hosts when they are old."""
     if in_store(folder):
         return
-    for staged in sorted(folder.glob(f"*{_STAGED}*")):
+    for staged in (folder / name for name in sorted(_names_if_any(folder)) if is_staged(name)):
         with suppress(OSError):  # another worker looks too
             attempt = staged.name.rpartition(_STAGED)[2]
             if is_dead(attempt) or time.time() - staged.stat().st_mtime > ABANDONED_S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,6 +70,16 @@ def get(path: Path) -> bytes:
     """
     data: bytes = _system(path).cat_file(_key(path))
     return data
+
+
+def delete(path: Path) -> None:
+    """Delete an object, if there is one; pathlib's ``unlink`` would take its name for a pattern.
+
+    Raises:
+        OSError: the store refused.
+    """
+    with suppress(FileNotFoundError):
+        _system(path).rm_file(_key(path))
 
 
 def children(folder: Path) -> list[str]:

@@ -20,12 +20,19 @@ def in_store(path: Path) -> bool:
     return _MARK in str(path)  # pathlib would have folded the slashes
 
 
+def _require_name(given: str | Path) -> None:
+    """An empty name is an unset variable of a shell; pathlib would take it for the current directory."""
+    if isinstance(given, str) and not given.strip():
+        raise InputError(f"{given!r} names no directory; give a path, or '.' for the current directory")
+
+
 def run_path(given: str | Path) -> Path:
     """A run directory as the user names it.
 
     Raises:
-        InputError: an address that no run can be made at, or a package for it is missing.
+        InputError: an empty name, an address that no run can be made at, or a package for it is missing.
     """
+    _require_name(given)
     address = str(given)
     scheme, mark, rest = address.partition(_MARK)
     if not mark:
@@ -41,8 +48,9 @@ def local_path(given: str | Path) -> Path:
     """A path on this machine.
 
     Raises:
-        InputError: it is an object store's address.
+        InputError: it is an object store's address, or empty.
     """
+    _require_name(given)
     if _MARK in str(given):
         raise InputError(
             f"{given} is in an object store, but a local path is needed here; copy the run down first, for example "

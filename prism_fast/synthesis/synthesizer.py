@@ -5,22 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from prism_engines.attention import use_attention
-from prism_engines.backends.eager import EagerEngine
+from prism_engines.backends.eager import EagerEngine, InChunks
 from prism_engines.base import Engine
 from prism_kernels import energy
 
 from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
 from prism_fast.errors import InputError
-from prism_fast.guidance.network import ImageClassifier, energy_gradient_engine
+from prism_fast.guidance.network import ImageClassifier, dtype_of, energy_gradient_engine, in_float32
 from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
-from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.models.class_order import require_label_order
+from prism_fast.models.classifier import Classifier, load_classifier, require_input_size
 from prism_fast.models.content_hash import content_hash
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet, fuse_norms
@@ -29,6 +31,8 @@ from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encod
 from prism_fast.prompts.row import PlanRow
 from prism_fast.sampling.loop import Engines, GuidedSampler, Sampled, SamplingBatch
 from prism_fast.sampling.noise_schedule import make_noise_schedule
+from prism_fast.sampling.transfer import to_host
+from prism_fast.synthesis.memory import enough_memory
 
 #: Embeddings kept: 242 MB at Stable Diffusion 1.5's 77 tokens of 768 numbers; a million prompts would take 242 GB.
 REMEMBERED_PROMPTS = 1024
@@ -50,6 +54,16 @@ class Made:
         )
 
 
+def weights_dtype(config: RunConfig) -> torch.dtype:
+    """The type that a run's networks are loaded in; the teacher's is always float32.
+
+    Engines are made from float32 weights and judged by them, and ``engines.precision`` says what they compute in. So
+    ``sampling.dtype`` is for ``engines.backend`` eager alone.
+    """
+    dtype: torch.dtype = getattr(torch, config.sampling.dtype if config.engines.backend == "eager" else "float32")
+    return dtype
+
+
 class Synthesizer:
     """Loads a run's models and makes its samples."""
 
@@ -65,7 +79,6 @@ class Synthesizer:
         self.config, self.model, self.teacher, self.hashes = config, model, teacher, hashes
         self.light_decoder = light_decoder
         self.device = torch.device(config.sampling.device)
-        self.dtype = getattr(torch, config.sampling.dtype)
         self.decoder = LatentDecoder(model)
         self.margins: dict[int, float] = {}
         self._embeddings: dict[str, Embedding] = {}
@@ -83,11 +96,18 @@ class Synthesizer:
             unet=EagerEngine(WholeUNet(model.unet), "unet"),
             unet_deep=EagerEngine(DeepUNet(model.unet), "unet_deep"),
             unet_shallow=EagerEngine(ShallowUNet(model.unet), "unet_shallow"),
-            decoder=EagerEngine(self.decoder, "decoder"),
-            energy_gradient=energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance),
+            decoder=EagerEngine(in_float32(self.decoder), "decoder"),
+            energy_gradient=self._eager_gradient(),
             teacher=EagerEngine(ImageClassifier(self.teacher, size), "teacher"),
             text_encoder_2=EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
         )
+
+    def _eager_gradient(self) -> Engine:
+        engine = energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance)
+        rows = self.config.engines.gradient_batch
+        # Float32 on a CPU takes the whole batch, as it always did: in chunks it rounds otherwise, and runs go on.
+        whole = self.device.type == "cpu" and dtype_of(self.gradient_decoder) == torch.float32
+        return engine if rows is None or whole else InChunks(engine, rows)
 
     @property
     def classes(self) -> int:
@@ -127,7 +147,7 @@ class Synthesizer:
         light = config.guidance.enabled and config.guidance.decoder == "light"
         parts = ("diffusion", "teacher", *(("light_decoder",) if light else ()))
         paths = {p: resolve(getattr(config.models, p), p) for p in parts}
-        dtype = getattr(torch, config.sampling.dtype)
+        dtype = weights_dtype(config)
         model = load_diffusion(Path(paths["diffusion"]), config.sampling.device, dtype)
         if config.engines.attention != "sdpa":  # what diffusers chooses itself
             use_attention(model.unet, config.engines.attention)
@@ -135,11 +155,15 @@ class Synthesizer:
             fuse_norms(model.vae)
         teacher = load_classifier(paths["teacher"])
         teacher.net.to(config.sampling.device)
-        classes = len(load_label_space(config.labels).classes)
+        space = load_label_space(config.labels)
+        classes = len(space.classes)
         if teacher.config.num_classes != classes:
             raise InputError(
                 f"the teacher knows {teacher.config.num_classes} classes, label space {config.labels!r} has {classes}"
             )
+        require_label_order(teacher.config, space)
+        if config.guidance.enabled and config.guidance.view_size:
+            require_input_size(teacher, config.guidance.view_size, "guidance.view_size")
         hashes = {k: content_hash(Path(p)) if Path(p).exists() else p for k, p in paths.items()}
         small = (
             load_light_decoder(Path(paths["light_decoder"]), model, config.sampling.device, dtype) if light else None
@@ -153,7 +177,7 @@ class Synthesizer:
         shape = (self.model.latent_channels, sampling.height // factor, sampling.width // factor)
         return GuidedSampler(
             self.engines,
-            make_noise_schedule(self.model.scheduler, sampling.steps),
+            make_noise_schedule(self.model.scheduler, sampling.steps, sampling.solver),
             self.model.prediction_type,
             shape,
             self.config.seed,
@@ -196,20 +220,23 @@ class Synthesizer:
         embedding = self.embed(prompts)
         if embedding.pooled is None:
             return (embedding.text,)
+        return embedding.text, embedding.pooled, self._time_ids.expand(len(prompts), 6)
+
+    @cached_property
+    def _time_ids(self) -> torch.Tensor:
         size = (float(self.config.sampling.height), float(self.config.sampling.width))
-        ids = torch.tensor([*size, 0.0, 0.0, *size], device=self.device, dtype=embedding.text.dtype)
-        return embedding.text, embedding.pooled, ids.expand(len(prompts), 6)
+        return torch.tensor([*size, 0.0, 0.0, *size], device=self.device)
 
     def batch(self, rows: Sequence[PlanRow]) -> SamplingBatch:
-        """The sampler's batch of some plan rows."""
+        """The sampler's batch of some plan rows; labels and margins still lie on the host."""
         labels = [row.label for row in rows]
         margins = [self.margins.get(label, float("-inf")) for label in labels]
         prompts = [*(row.negative_prompt for row in rows), *(row.prompt for row in rows)]
         return SamplingBatch(
             indices=tuple(row.index for row in rows),
-            labels=torch.tensor(labels, device=self.device),
+            labels=torch.tensor(labels),
             conditions=self.conditions(prompts),
-            margins=torch.tensor(margins, device=self.device),
+            margins=torch.tensor(margins),
         )
 
     def parts(self, rows: Sequence[PlanRow]) -> list[Sequence[PlanRow]]:
@@ -222,19 +249,42 @@ class Synthesizer:
         return Made.join([self.finish(part, self.denoise(part)) for part in self.parts(rows)])
 
     def denoise(self, rows: Sequence[PlanRow]) -> Sampled:
-        """Final latents of one batch."""
-        return self.sampler.sample(self.batch(rows), self.device)
+        """Final latents of one batch.
+
+        Raises:
+            RunError: the device's memory does not suffice.
+        """
+        with enough_memory():
+            return self.sampler.sample(self.batch(rows), self.device)
 
     @torch.no_grad()
     def finish(self, rows: Sequence[PlanRow], sampled: Sampled) -> Made:
-        """Decode one batch's latents and label its images."""
-        images = self.engines.decoder.run(sampled.latents.to(self.dtype))[0].float()
-        finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
-        pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
-        logits = self.engines.teacher.run(pixels.float() / 255)[0].float().cpu()
-        labels = torch.tensor([row.label for row in rows])
-        free, _ = energy(logits, labels, 0.0, -1.0, 1.0)
-        before, pixels = sampled.energy_before.cpu(), pixels.cpu()
+        """Decode one batch's latents and label its images; the device is waited for once.
+
+        Raises:
+            RunError: the device's memory does not suffice.
+        """
+        with enough_memory():
+            images = self.engines.decoder.run(sampled.latents)[0].float()
+            finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
+            pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
+            logits = self.engines.teacher.run(pixels.float() / 255)[0].float()
+            finite &= torch.isfinite(logits).all(1)
+            found = (pixels, logits, sampled.energy_before, sampled.guided, sampled.refused, finite)
+            return self._samples(rows, *to_host(found))
+
+    def _samples(
+        self,
+        rows: Sequence[PlanRow],
+        pixels: torch.Tensor,
+        logits: torch.Tensor,
+        before: torch.Tensor,
+        guided: torch.Tensor,
+        refused: torch.Tensor,
+        finite: torch.Tensor,
+    ) -> Made:
+        """Samples from what was computed of them, all of it on the host."""
+        free, _ = energy(logits, torch.tensor([row.label for row in rows]), 0.0, -1.0, 1.0)
         samples, quarantined = [], []
         for i, row in enumerate(rows):
             if not finite[i]:
@@ -250,8 +300,8 @@ class Synthesizer:
                 "seed": self.config.seed,
                 "objective_before": None if before[i].isnan() else round(float(before[i]), 4),
                 "energy_after": round(float(free[i]), 4),
-                "guided_steps": int(sampled.guided[i]),
-                "refused_gradients": int(sampled.refused[i]),
+                "guided_steps": int(guided[i]),
+                "refused_gradients": int(refused[i]),
                 "teacher_top1": int(logits[i].argmax()),
             }
             samples.append(Sample(row.index, pixels[i], row.label, logits[i], meta))

@@ -18,9 +18,9 @@ from typing import Self, TypeVar
 from prism_base.attempts import is_dead, new_attempt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prism_fast.errors import InputError
+from prism_fast.errors import InputError, RunError
 from prism_fast.storage.faults import failpoint
-from prism_fast.storage.files import create, make_folder, names, patience, read, reading, replace
+from prism_fast.storage.files import create, make_folder, names, patience, read, reading, remove, replace
 
 T = TypeVar("T")
 DURATION_S = 60.0
@@ -60,13 +60,19 @@ class Leases:
         self._held: dict[str, tuple[Lease, float]] = {}
         self._seen: dict[str, tuple[Lease, float]] = {}
         self._lock, self._closed = threading.Lock(), threading.Event()
+        self._stopped: Exception | None = None
 
     def path(self, name: str) -> Path:
         """The file of a lease."""
         return self.folder / f"{name}.lease"
 
     def take(self, name: str) -> bool:
-        """Whether ``name`` is now this worker's: it was free, or abandoned."""
+        """Whether ``name`` is now this worker's: it was free, or abandoned.
+
+        Raises:
+            RunError: nobody would renew it, because the heartbeat has ended.
+        """
+        self._require_beating()
         lease = Lease(worker=self.worker, attempt=new_attempt(), expires=self.clock() + self.duration_s)
         try:
             if self.path(name).exists() and not self._abandoned(name):  # most often so; nothing is written for it
@@ -116,7 +122,7 @@ class Leases:
         with self._lock, suppress(OSError):
             lease, _ = self._held.pop(name, (None, 0.0))
             if lease and self._is_ours(name, lease):
-                self.path(name).unlink(missing_ok=True)
+                remove(self.path(name))
         failpoint("lease-released")
 
     def renew(self) -> None:
@@ -142,12 +148,28 @@ class Leases:
         return found
 
     def wait(self) -> None:
-        """A moment, before asking again for what others have in hand."""
+        """A moment, before asking again for what others have in hand.
+
+        Raises:
+            RunError: the heartbeat has ended.
+        """
+        self._require_beating()
         time.sleep(POLL_S * patience(self.folder))
 
     def _beat(self) -> None:
-        while not self._closed.wait(self.duration_s / 3):
-            self.renew()
+        try:
+            while not self._closed.wait(self.duration_s / 3):
+                self.renew()
+        except Exception as error:  # in a thread nobody hears of it: whoever asks for the next lease does
+            self._stopped = error
+
+    def _require_beating(self) -> None:
+        if self._stopped is not None:
+            reason = f"{type(self._stopped).__name__}: {self._stopped}"
+            raise RunError(
+                f"worker {self.worker} can no longer renew its leases ({reason}); finished shards are kept, set "
+                "launch.lease_s to a usual duration such as 60 and run the same command again"
+            ) from self._stopped
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._beat, name="leases", daemon=True).start()

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prism_fast.config import LaunchConfig, RunConfig
+from prism_fast.dataset.plan import differing_row, plan_rows
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
 from prism_fast.errors import DataError, InputError
+from prism_fast.labels.load import load_label_space
 from prism_fast.models.device import shared_threads
 from prism_fast.prompts.row import PlanRow
 from prism_fast.storage.faults import failpoint
@@ -69,7 +71,7 @@ class ShardMaker:
         self.generator, self.directory, self.engines = generator, directory, dict(engines or {})
         self.stop = stop or Stop()
         self.layout = directory.layout()  # as claimed: the label file may change meanwhile
-        self._plan = directory.plan()
+        self._plan, self._space = directory.plan(), load_label_space(generator.config.labels)
         self._made: list[Made] = []
         self._planned: list[PlanRow] = []
         self._since = time.monotonic()
@@ -78,13 +80,26 @@ class ShardMaker:
         """The batches of the given shards."""
         for shard in shards:
             failpoint("shard-begun")
-            planned = self._plan.rows(*self.layout.extent(shard))
-            if len(planned) != self.layout.extent(shard)[1]:
-                raise DataError(f"{self._plan.path} is shorter than its run; delete it and run the same command again")
+            planned = self._rows(shard)
             parts = self.generator.parts(planned)
             for number, rows in enumerate(parts, 1):
                 self.stop.check_batch()
                 yield _Work(shard, rows, number == len(parts))
+
+    def _rows(self, shard: int) -> list[PlanRow]:
+        """The plan of a shard: what the file says, if that is what the configuration gives, as it is for every run.
+
+        Raises:
+            DataError: the plan is damaged.
+        """
+        start, count = self.layout.extent(shard)
+        wanted = plan_rows(self.generator.config, self._space, start, start + count)
+        if (place := differing_row(self._plan.rows(start, count), wanted)) is not None:
+            raise DataError(
+                f"{self._plan.path} is damaged: row {start + place} is not what the configuration gives; delete it and "
+                "run the same command again"
+            )
+        return wanted
 
     def run(self, shards: Iterable[int], launch: LaunchConfig) -> Iterator[Record]:
         """Make and commit the given shards, one after the other.

@@ -10,6 +10,7 @@ from pathlib import Path
 from prism_fast.config import RunConfig
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory, require_free
+from prism_fast.errors import RunError
 from prism_fast.storage.paths import in_store
 from prism_fast.workers.assembly import assemble
 from prism_fast.workers.maker import Generator
@@ -60,7 +61,8 @@ def synthesize(
         generator: makes the samples in place of the configured models.
 
     Raises:
-        InputError: bad models, or a directory of another run. RunError: the disk refused.
+        InputError: bad models, or a directory of another run.
+        RunError: the disk refused, or every sample of the run was quarantined.
         EngineError: a named backend cannot run here. StoppedError: a signal asked for it.
     """
     require_room(config, out)
@@ -80,8 +82,18 @@ def synthesize(
 
 
 def summarise(directory: RunDirectory, made: int, seconds: float) -> Summary:
-    """What is in a finished run, and what was made now."""
+    """What is in a finished run, and what was made now.
+
+    Raises:
+        RunError: nothing is in it.
+    """
     records = directory.records().values()
+    if not any(r.rows for r in records):
+        lost = sum(len(r.quarantined) for r in records)
+        raise RunError(
+            f"{directory.path} holds no image: all {lost} were quarantined, because they did not stay finite; check "
+            "models.diffusion, sampling.dtype and guidance.scale, and choose another --out"
+        )
     return Summary(
         images=sum(r.rows for r in records),
         made_now=made,

@@ -66,6 +66,8 @@ def test_prompts_writes_the_plan(prism: Command, tiny: Path, tmp_path: Path) -> 
     assert answer.code == 0
     assert pq.read_table(tmp_path / "plan.parquet").to_pylist() == rows
     assert [p.name for p in tmp_path.iterdir()] == ["plan.parquet"]
+    told = prism("prompts", tiny, "--out", tmp_path / "plan.parquet", "--json")
+    assert json.loads(told.out) == {"rows": len(rows), "out": str(tmp_path / "plan.parquet")}
 
 
 def test_from_a_configuration_to_a_report(prism: Command, tiny: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ What the engine store takes for abandoned is in tests/engines/test_store.py.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from pathlib import Path
@@ -24,6 +23,7 @@ from prism_fast.workers.launch.ray import Slot
 from prism_fast.workers.rank import Rank
 from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import Command
+from tests.damage import edit
 from tests.experiments.test_demo import Recorder
 from tests.tiny import write_config
 
@@ -63,7 +63,7 @@ def test_a_stray_shard_is_not_read(prism: Command, tiny: Path, run: Path, tmp_pa
 def test_a_shard_of_another_run_is_not_read(prism: Command, tiny: Path, run: Path, tmp_path: Path) -> None:
     """Its sibling: a record in the plan's place that this run did not write."""
     record = run / "shards" / "000001.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"run_hash": "another"}))
+    edit(record, run_hash="another")
     answer = prism("distill", tiny, "--run", run, "--out", tmp_path / "student")
     assert (answer.code, "shard 000001 belongs to run another" in answer.error()) == (INPUT, True)
 

@@ -24,8 +24,10 @@ from prism_engines.spec import Precision
 from prism_engines.store import Store
 from torch import nn
 
-from prism_fast.compile.build import Builder, Probes, Refused, summarise
+from prism_fast.compile.build import Builder, OnHost, Probes, Refused, summarise
+from prism_fast.compile.command import build_all
 from prism_fast.compile.parts import Part, Parts
+from prism_fast.config import load_config
 from prism_fast.models.classifier import Classifier
 from prism_fast.synthesis.synthesizer import Synthesizer
 from tests.compile.conftest import NAMES, Shelf, contents, one_line, unharmed
@@ -211,6 +213,8 @@ def test_a_judge_that_is_missing_is_a_reason(parts: Parts, monkeypatch: pytest.M
 
 FAILURES = {
     "memory": (MemoryError(), "openvino cannot build decoder: out of memory; choose a smaller sampling.batch_size"),
+    "gpu": (torch.OutOfMemoryError("CUDA out of memory"), "out of memory; choose a smaller sampling.batch_size"),
+    "words": (RuntimeError("Error Code 2: OutOfMemory"), "out of memory; choose a smaller sampling.batch_size"),
     "disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; stored engines are unharmed"),
 }
 
@@ -273,7 +277,6 @@ def test_a_library_that_refuses_gives_way_to_the_next_precision(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="builds for the GPU here")
 def test_inductor_builds_a_part_of_one_output(parts: Parts, tmp_path: Path) -> None:
     if reasons := InductorBackend().reasons(parts.get("decoder").spec):
         pytest.skip("; ".join(reasons))
@@ -284,3 +287,33 @@ def test_inductor_builds_a_part_of_one_output(parts: Parts, tmp_path: Path) -> N
         (images,) = engine.run(latents[:3])
     assert images.shape == (3, 3, 16, 16)
     torch.testing.assert_close(images, parts.synthesizer.decoder(latents[:3]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_engines_of_a_run_in_half_precision_are_those_of_float32(path: Path, warm: Path, dtype: str) -> None:
+    """The configuration may say eager: ``build-engines`` makes engines from float32 all the same."""
+    for backend_name in ("openvino", "eager"):
+        config = load_config(str(path), (f"sampling.dtype={dtype}", f"engines.backend={backend_name}"))
+        outcome = build_all(config, "openvino", "fp32", (), warm, lambda line: None)
+        assert [one.part for one in outcome.built] == list(NAMES)
+        assert {one.key for one in outcome.built} <= {r.digest for r in Store(warm).records()}
+
+
+def test_a_gradient_that_does_not_fit_names_its_own_batch(
+    parts: Parts, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_with(torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    with pytest.raises(EngineBuildError, match=r"out of memory; choose a smaller engines\.gradient_batch"):
+        list(builder(parts, shelf(part="decoder")).build("energy_gradient", "openvino", "fp32"))
+
+
+def test_what_is_judged_by_its_graph_is_judged_on_the_host() -> None:
+    class Far:
+        name = "far"
+
+        def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            assert {x.device.type for x in inputs} == {"meta"}
+            return tuple(torch.zeros(x.shape) for x in inputs)
+
+    (out,) = OnHost(Far(), "meta").run(torch.ones(3))  # type: ignore[arg-type]
+    assert out.device.type == "cpu"

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from prism_engines.backends.eager import EagerGradientEngine, InChunks
 from prism_engines.backends.inductor import InductorBackend
 from prism_engines.backends.openvino import OpenVinoBackend
 from prism_engines.backends.padded import check_inputs
+from prism_engines.lowerings import LOWERINGS
 
-from prism_fast.compile.parts import Part, Parts
+from prism_fast.compile.parts import InPrecision, Part, Parts, trace_rescaled_gradient
 from prism_fast.compile.probes import real_inputs
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError
@@ -166,10 +168,59 @@ def test_backend_and_precision_change_the_key(parts: Parts) -> None:
     assert len(keys) == 3
 
 
-def test_weights_in_another_type_are_refused(run: Synthesizer, config: RunConfig) -> None:
-    half = under(run, changed(config, sampling={"dtype": "bfloat16"}))
-    with pytest.raises(InputError, match=r"set sampling\.dtype to float32 and choose engines\.precision"):
-        Parts(half)
+def test_weights_in_another_type_are_refused(config: RunConfig) -> None:
+    half = changed(config, sampling={"dtype": "bfloat16"}, engines={"backend": "eager"})
+    with pytest.raises(InputError, match=r"weights are bfloat16, but engines are made from, and judged by, float32"):
+        Parts(Synthesizer.load(half))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_compiled_run_has_the_same_engines_whatever_its_type(
+    before: dict[str, str], config: RunConfig, dtype: str
+) -> None:
+    assert digests(Synthesizer.load(changed(config, sampling={"dtype": dtype}))) == before
+
+
+def test_the_oracle_of_the_gradient_keeps_to_its_rows(run: Synthesizer, config: RunConfig) -> None:
+    part = Parts(under(run, changed(config, engines={"gradient_batch": 3}))).get("energy_gradient")
+    inputs = real_inputs(run, "energy_gradient")
+    rows: list[int] = []
+    oracle: Any = part.oracle
+    oracle.engine.module.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    found = part.oracle.run(*inputs)
+    assert rows == [3, 1]
+    for a, b in zip(found, Parts(run).get("energy_gradient").oracle.run(*inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_gradient_in_fp16_is_another_graph(parts: Parts) -> None:
+    for name in ALL:
+        part = parts.get(name)
+        graphs = {p: part.key(InductorBackend(), p).graph for p in ("fp32", "bf16", "fp16")}
+        assert graphs["fp32"] == graphs["bf16"] == part.graph
+        assert (graphs["fp16"] != part.graph) is (name == "energy_gradient")
+
+
+def test_a_small_gradient_does_not_vanish_in_fp16(run: Synthesizer, config: RunConfig, tmp_path: Path) -> None:
+    """With a cotangent of a millionth of what it is, what goes back would be zero in float16."""
+    part = Parts(under(run, changed(config, guidance={"objective": "free_energy"}))).get("energy_gradient")
+    module, inputs, oracle = part.make_graph(tmp_path).module("fp16"), part.random(1), part.oracle
+    assert isinstance(oracle, InChunks)
+    assert isinstance(oracle.engine, EagerGradientEngine)
+    energy = oracle.engine.energy
+
+    def faint(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        value, cotangent = energy(logits, labels)
+        return value, 1e-6 * cotangent
+
+    _, wanted, _ = oracle.run(*inputs)
+    inside = InPrecision(oracle.engine.module, torch.float16)
+    graph = trace_rescaled_gradient(inside, faint, inputs, LOWERINGS)
+    for one, size in ((module, 1.0), (graph, 1e-6)):
+        with torch.no_grad():
+            found = one(*inputs)[1] / size
+        assert torch.nn.functional.cosine_similarity(found.flatten(1), wanted.flatten(1)).median() > 0.98
+        torch.testing.assert_close(found.norm(), wanted.norm(), rtol=0.1, atol=0)
 
 
 def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from prism_fast.config import bundled_configs, load_config
+from prism_fast.config.identity import labels_identity
 from prism_fast.errors import ConfigError, InputError
 
 
@@ -61,6 +62,15 @@ def test_every_bundled_configuration_loads() -> None:
         ("guidance.scale", "key=value"),
         ("guidance.scale=[1", r"guidance\.scale.*'\[1'"),
         ("=3", "minis-emoji"),
+        ("distill.crop_scale=[2.0, 0.5]", r"distill: .*crop_scale must satisfy 0 < from <= to <= 1, got 2\.0, 0\.5"),
+        ("distill.crop_scale=[0, 0]", "crop_scale"),
+        ("distill.seed=12345678901234567890", r"distill\.seed"),
+        ("sampling.batch_size=10000000000000000000000", r"sampling\.batch_size: .*from 1 to 65536, or auto"),
+        ("sampling.batch_size=1e22", r"sampling\.batch_size: .*'1e22'"),
+        ("launch.lease_s=1.0e-300", r"launch\.lease_s.*0\.05"),
+        ("launch.lease_s=1.0e+300", r"launch\.lease_s.*604800"),
+        ("synthesis.images=10000000000000000000000", r"synthesis\.images.*1000000000"),
+        ("launch.streams=1000000000", r"launch\.streams"),
     ],
 )
 def test_a_bad_assignment_names_the_key(assignment: str, words: str) -> None:
@@ -68,6 +78,58 @@ def test_a_bad_assignment_names_the_key(assignment: str, words: str) -> None:
         load_config("minis-emoji", (assignment,))
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024-99-99", "0x_", "0b_", "!!int x", "!!timestamp x", "!!bool x", "!!float x", "1" * 5000, "[" * 1000,
+     "{" * 1000, "[" * 1000 + "]" * 1000, "!!python/name:os.system", "*nobody", "&a [*a]", "\x00", "? [", "!!binary x",
+     "=", "<<", "{<<: 1}", "{[]: 1}", "-.inf", "1e400", "9" * 4000],
+    ids=lambda text: text[:12].encode("unicode_escape").decode(),
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["sampling.steps", "guidance.settled_below", "launch", "x" * 4000])
+def test_whatever_is_no_value_is_one_short_line(key: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("minis-emoji", (f"{key}={text}",))
+    assert key[:70] in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["name: 2024-99-99", "seed: 0x_", "seed: !!int x", "a: " + "[" * 1000, "x" * 100_000])
+def test_a_document_that_is_none_is_one_short_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not") as caught:
+        load_config(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("blurry #1", "blurry #1"),
+        ("#1", "#1"),
+        (" a  #b #c ", "a  #b #c"),
+        ("blurry#1", "blurry#1"),
+        ("'blurry #1'", "blurry #1"),
+    ],
+)
+def test_a_number_sign_is_no_comment_on_the_command_line(text: str, kept: str) -> None:
+    assert load_config("minis-emoji", (f"prompts.negative={text}",)).prompts.negative == kept
+
+
+@pytest.mark.parametrize("text", ["[a, b] # c", "'a' # c", "5 # c"])
+def test_a_comment_behind_another_value_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.steps"):
+        load_config("minis-emoji", (f"sampling.steps={text}",))
+
+
+def test_a_label_file_below_the_home_directory_is_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "labels.yaml").write_text("name: one\n")
+    assert labels_identity("~/labels.yaml") == labels_identity(str(tmp_path / "labels.yaml")) != "~/labels.yaml"
+    assert labels_identity("~/nothing.yaml") == "~/nothing.yaml"
+    assert labels_identity("x" * 5000) == "x" * 5000
 
 
 def test_assignments_are_yaml_and_apply_in_order() -> None:

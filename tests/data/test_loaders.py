@@ -10,7 +10,7 @@ import torch
 from prism_fast.data import Batch, open_loader, torch_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
-from tests.data.toy import MEAN, STD, config, picture, write_run
+from tests.data.toy import MEAN, STD, config, picture, write_run, write_run_with
 
 BOTH = pytest.mark.parametrize("name", ["dali", "torch"])
 
@@ -121,6 +121,15 @@ def test_a_broken_picture_is_one_clear_error(tmp_path: Path, name: str) -> None:
         file.seek(image.offset)
         file.write(bytes(image.size))
     with pytest.raises(DataError, match=r"000000\.tar|DALI cannot read"):
+        stream(ShardSet.discover(run), 2, loader=name)
+
+
+@BOTH
+@pytest.mark.parametrize("label", [-1, 3, 2**31 - 1])
+def test_a_label_that_is_no_class_is_one_clear_error(tmp_path: Path, name: str, label: int) -> None:
+    """users.md 13: "Target -1 out of bounds" from inside torch."""
+    run = write_run_with(tmp_path / "run", label=label)
+    with pytest.raises(DataError, match=rf"holds the label {label}, expected 0 to 2; 'prism-fast verify' says"):
         stream(ShardSet.discover(run), 2, loader=name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,13 @@ def write_shard(
         image = torch.from_numpy(picture(label, index, size)).permute(2, 0, 1)
         logits = torch.eye(classes)[label] * 6 + index / 64
         samples.append(Sample(index, image, label, logits, {"index": index}))
+    return commit(directory, number, rows, samples, classes, ext)
+
+
+def commit(
+    directory: Path, number: int, rows: range, samples: Sequence[Sample], classes: int = 3, ext: str = "png"
+) -> Path:
+    """A shard of samples, whatever they hold."""
     tar, text = tar_bytes(samples, ext, 75)
     record = make_record(
         number,
@@ -45,6 +53,16 @@ def write_shard(
         planned=len(rows),
     )
     return commit_shard(directory, record, tar, text)
+
+
+def write_run_with(run: Path, label: int = 0, logits: Sequence[float] = (6, 0, 0), rows: int = 8) -> Path:
+    """A run whose fourth sample has this label and these logits, as a writer that went wrong would leave them."""
+    (run / "shards").mkdir(parents=True)
+    image = torch.zeros(3, 24, 24, dtype=torch.uint8)
+    plain = [Sample(i, image, 0, torch.tensor([6.0, 0, 0]), {"index": i}) for i in range(rows)]
+    odd = Sample(3, image, label, torch.tensor(logits, dtype=torch.float32), {"index": 3})
+    commit(run / "shards", 0, range(rows), [*plain[:3], odd, *plain[4:]])
+    return run
 
 
 def write_run(

@@ -201,7 +201,10 @@ def test_a_shard_that_was_quarantined_as_a_whole(tmp_path: Path) -> None:
     assert [(shard.tar.name, shard.record.rows) for shard in shards.shards] == [("000000.tar", 4), ("000002.tar", 2)]
     assert len(list(ShardSet.discover(tmp_path / "run").samples())) == shards.rows == 6
 
-    synthesize(config, tmp_path / "none", generator=Losing(config, range(10)))
+    for _ in range(2):  # a rerun finds every record there, and is no success either
+        with pytest.raises(RunError, match=r"none holds no image: all 10 were quarantined, .*check models\.diffusion"):
+            synthesize(config, tmp_path / "none", generator=Losing(config, range(10)))
+    assert verify(tmp_path / "none").quarantined == 10
     assert verify(tmp_path / "none").problems == ()
     with pytest.raises(DataError, match="holds no sample: all of its 3 shards were quarantined"):
         ShardSet.discover(tmp_path / "none")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
 from prism_fast.models.classifier import load_classifier
+from tests.damage import edit
 
 
 def test_every_sample_comes_back_in_order(config: RunConfig, finished: Path) -> None:
@@ -61,6 +61,6 @@ def test_a_missing_tar_is_named(run: Path) -> None:
 
 def test_a_record_of_another_format_is_named(run: Path) -> None:
     record = run / "shards" / "000000.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "image_ext": "webp"}))
+    edit(record, image_ext="webp")
     with pytest.raises(DataError, match=r"mixes formats: 000000\.tar has 3 classes as webp"):
         list(ShardSet.discover(run).samples())

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from prism_fast.dataset import shard_set
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
+from tests.damage import edit, rewrite
 from tests.data.toy import write_run, write_shard
 
 
@@ -88,7 +90,7 @@ def test_mixed_formats(tmp_path: Path) -> None:
 def test_record_with_the_wrong_class_count(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows=8, classes=4)
     record = run / "shards" / "000000.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "classes": 7}))
+    edit(record, classes=7)
     with pytest.raises(DataError, match="7 float16 logits"):
         ShardSet.discover(run)
 
@@ -107,6 +109,74 @@ def test_changed_bytes_are_found_by_verify(tmp_path: Path) -> None:
     data = bytearray(tar.read_bytes())
     data[600] ^= 1
     tar.write_bytes(data)
-    shards = ShardSet.discover(run)
+    shards = ShardSet.discover(run, check=False)
     with pytest.raises(DataError, match="SHA-256"):
         shards.shards[0].verify()
+    for check in (True, None):
+        with pytest.raises(DataError, match=r"000000\.tar is damaged: SHA-256"):
+            ShardSet.discover(run, check=check)
+
+
+def test_large_sets_are_hashed_only_when_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    rewrite(run / "shards" / "000000.tar", lambda data: data.__setitem__(600, data[600] ^ 1))
+    monkeypatch.setattr(shard_set, "HASHED_BYTES", 100)
+    assert ShardSet.discover(run).rows == 8
+    with pytest.raises(DataError, match="is damaged: SHA-256"):
+        ShardSet.discover(run, check=True)
+
+
+def test_a_tar_that_grew_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    rewrite(run / "shards" / "000000.tar", lambda data: data.extend(bytes(512)))
+    with pytest.raises(DataError, match=r"000000\.tar was changed: \d+ bytes, its record says \d+"):
+        ShardSet.discover(run, check=False)
+
+
+def test_an_index_of_a_neighbour_or_with_another_bit_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=16)
+    index, neighbour = (run / "shards" / f"00000{i}.idx" for i in (0, 1))
+    whole = index.read_bytes()
+    neighbour_bytes = neighbour.read_bytes()
+    index.write_bytes(neighbour_bytes)
+    with pytest.raises(DataError, match=r"000000\.idx"):
+        ShardSet.discover(run, check=False)
+    index.write_bytes(whole.replace(b"cls", b"clr", 1))
+    with pytest.raises(DataError, match=r"000000\.idx differs from its record; 'prism-fast verify'"):
+        ShardSet.discover(run, check=False)
+
+
+def test_an_index_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    rewrite(run / "shards" / "000000.idx", lambda data: data.__setitem__(5, 0xFF))
+    with pytest.raises(DataError, match=r"000000\.idx is no text .*'prism-fast verify' says what to do") as caught:
+        ShardSet.discover(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_record_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    (run / "shards" / "000000.json").unlink()
+    (run / "shards" / "000000.json").mkdir()
+    with pytest.raises(DataError, match=r"000000\.json is a folder, not a shard record; delete it"):
+        ShardSet.discover(run)
+
+
+@pytest.mark.parametrize("field", ["seconds", "energy_after_mean", "rows", "classes", "self_sha256"])
+def test_a_record_that_was_changed_is_not_believed(tmp_path: Path, field: str) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    record = run / "shards" / "000000.json"
+    document = json.loads(record.read_text())
+    assert document["self_sha256"]
+    record.write_text(json.dumps({**document, field: "f" * 64 if field == "self_sha256" else 1}))
+    with pytest.raises(DataError, match=r"000000\.json is not a shard record; delete it"):
+        ShardSet.discover(run)
+
+
+def test_a_record_of_before_has_no_hash_of_itself(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows=8)
+    record = run / "shards" / "000000.json"
+    document = json.loads(record.read_text())
+    del document["self_sha256"]
+    record.write_text(json.dumps(document))
+    assert ShardSet.discover(run).rows == 8

@@ -1,4 +1,6 @@
 import json
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from prism_fast.distillation import Result, create_student, train_student, train
 from prism_fast.distillation.checkpoint import load_checkpoint
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.models.classifier import load_classifier
-from tests.data.toy import MEAN, STD, config, write_run
+from tests.data.toy import MEAN, STD, config, write_run, write_run_with
 
 
 class Stopped(Exception):
@@ -147,13 +149,68 @@ def test_broken_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(shards: ShardSet, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"loss is nan, gradient norm nan in steps 1-10; lower distill\.lr \(now 1e\+30"):
+        train(shards, tmp_path, loader="torch", lr=1e30, warmup_steps=0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_live_teacher_that_is_not_finite_is_named(shards: ShardSet, tmp_path: Path) -> None:
     class Broken(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.full((len(images), 3), torch.nan)
 
-    with pytest.raises(RunError, match=r"loss is nan, gradient norm nan in steps 1-10; lower distill\.lr"):
+    with pytest.raises(RunError, match="live teacher gives logits that are not finite: 60 of 60 targets in steps 1-10"):
         train_student(config(teacher="live", loader="torch"), shards, tmp_path, teacher=Broken(), mean=MEAN, std=STD)
-    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_stored_logits_that_are_not_finite_are_named(tmp_path: Path, name: str) -> None:
+    """users.md 8: the answer was to lower the learning rate."""
+    run = write_run_with(tmp_path / "run", logits=(math.inf, 0, math.nan))
+    with pytest.raises(RunError, match=r"shards hold logits that are not finite: \d of 60 targets.*prism-fast verify"):
+        train(ShardSet.discover(run), tmp_path / "out", loader=name)
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_a_transformer_learns_at_the_pictures_size(shards: ShardSet, tmp_path: Path) -> None:
+    """users.md 12: its positions were those of timm's own size."""
+    result = train(shards, tmp_path, loader="torch", student="test_vit", image_size=32, steps=2)
+    assert result.model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    stored = load_classifier(str(result.student))
+    assert same(stored.net.state_dict(), result.model.state_dict())
+
+
+def test_a_student_that_cannot_see_the_pictures_is_refused_before_the_first_step() -> None:
+    with pytest.raises(InputError, match=r"student 'inception_v3' cannot see pictures of 16 px \(.+\); set distill"):
+        create_student("inception_v3", 3, 16)
+
+
+def test_trying_a_student_changes_nothing() -> None:
+    torch.manual_seed(0)
+    plain = create_student("test_resnet", 3)
+    torch.manual_seed(0)
+    tried = create_student("test_resnet", 3, 32)
+    assert same(plain.state_dict(), tried.state_dict())
+    assert tried.training
+
+
+def test_a_batch_of_one_is_refused_with_batch_norm(shards: ShardSet, tmp_path: Path) -> None:
+    """users.md 12: "Expected more than 1 value per channel when training"."""
+    with pytest.raises(InputError, match=r"distill\.batch_size is 1, but test_resnet normalises over the batch; set"):
+        train(shards, tmp_path, loader="torch", batch_size=1)
+    assert train(shards, tmp_path, loader="torch", batch_size=1, student="test_vit", image_size=32, steps=1).steps == 1
+
+
+def test_the_weights_are_as_readable_as_the_rest(shards: ShardSet, tmp_path: Path) -> None:
+    """users.md 14: safetensors writes with mode 0600 whatever the umask."""
+    before = os.umask(0o027)
+    try:
+        student = train(shards, tmp_path, loader="torch", steps=1).student
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in student.iterdir()} == {
+        "config.json": 0o640, "history.json": 0o640, "model.safetensors": 0o640,
+    }  # fmt: skip
 
 
 def test_unknown_student_offers_close_matches() -> None:

@@ -45,8 +45,6 @@ def engine(request: pytest.FixtureRequest, graph: Graph, tmp_path_factory: pytes
     spec = tiny.spec(precision)
     if reasons := [*backend(name).reasons(spec), *backend(name).run_reasons(spec)]:
         pytest.skip("; ".join(reasons))
-    if torch.cuda.is_available() and backend(name).target() != "cpu":
-        pytest.skip("builds for the GPU here")
     folder = tmp_path_factory.mktemp(name)
     backend(name).build(graph, spec, folder)
     return backend(name).open(spec, folder)
@@ -109,7 +107,6 @@ def test_an_unknown_precision_is_a_reason(name: str, precision: Precision) -> No
     assert any(f"{name} does not build {precision}; choose" in reason for reason in reasons)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes fp16")
 @pytest.mark.parametrize("name", ["inductor", "onnxruntime"])
 def test_fp16_needs_a_gpu(name: str) -> None:
     assert any("GPU" in reason for reason in backend(name).reasons(tiny.spec("fp16")))

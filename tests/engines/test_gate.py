@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from prism_engines import gate as gating
-from prism_engines.backends.eager import EagerEngine, EagerGradientEngine
+from prism_engines.backends.eager import EagerEngine, EagerGradientEngine, InChunks
 from prism_engines.errors import GateError
 from prism_engines.gate import (
     GRADIENT_THRESHOLDS,
@@ -276,3 +276,51 @@ def test_a_broken_lowering_is_caught(name: str | None) -> None:
         match=r"made \(fp32\): output \w+ has relative error [\d.e+-]+ \(at most 0\.00[15]\), cosine -?[\d.]+",
     ):
         gate(engine, oracle, [inputs], names, "fp32", "eager")
+
+
+def test_a_gpu_is_waited_for_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting work on a GPU returns at once: without waiting, the engine that launches fastest would seem fastest."""
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: events.append(f"wait for {device}"))
+    median_s(lambda: events.append("run"), repeats=2, device=torch.device("cuda:1"))
+    assert events == ["run", *["wait for cuda:1", "run", "wait for cuda:1"] * 2]
+    events.clear()
+    median_s(lambda: events.append("run"), repeats=2, device=torch.device("cpu"))
+    assert events == ["run"] * 3
+
+
+def _precisions() -> tuple[str, str]:
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return torch.backends.cuda.matmul.fp32_precision, conv.fp32_precision
+
+
+def test_the_oracle_computes_in_ieee_precision_and_the_engine_does_not() -> None:
+    seen: dict[str, tuple[str, str]] = {}
+
+    class Noting(Fixed):
+        def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            seen[self.name] = _precisions()
+            return super().run(*inputs)
+
+    before = _precisions()
+    compare(Noting("made", ROWS), Noting("eager", ROWS), [()], ("y",))  # type: ignore[arg-type]
+    assert seen == {"made": before, "eager": ("ieee", "ieee")}
+    assert _precisions() == before
+    with pytest.raises(ValueError, match="stop"), gating.ieee_float32():
+        raise ValueError("stop")
+    assert _precisions() == before
+
+
+def test_a_gradient_in_chunks_is_the_gradient() -> None:
+    class Counted(Fixed):
+        def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            self.runs += 1
+            return tuple(2 * x for x in inputs)
+
+    engine = Counted("gradient")
+    chunked = InChunks(engine, 2)  # type: ignore[arg-type]
+    x, labels = torch.randn(5, 3), torch.arange(5)
+    found = chunked.run(x, labels)
+    assert engine.runs == 3
+    assert all(torch.equal(a, 2 * b) for a, b in zip(found, (x, labels), strict=True))
+    assert (chunked.name, len(chunked.run(x[:2], labels[:2]))) == ("gradient", 2)

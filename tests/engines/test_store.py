@@ -331,6 +331,27 @@ def test_the_default_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert default_store() == tmp_path / "mine"
 
 
+@pytest.mark.parametrize("variable", ["PRISM_FAST_STORE", "XDG_CACHE_HOME", "HOME"])
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PRISM_FAST_STORE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "~/store")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(EngineInputError, match=r"engine store ~/.* this user has none; set PRISM_FAST_STORE"):
+        default_store()
+
+
+def test_a_store_whose_name_is_a_pattern_is_pruned(tmp_path: Path) -> None:
+    engines = Store(tmp_path / "a[1]*")
+    left = engines.root / ".staging" / dead_attempt()
+    left.mkdir(parents=True)
+    assert engines.prune() == [(left.name, "its process ended before it was finished")]
+    assert not left.exists()
+
+
 def test_nothing_is_unpickled() -> None:
     for module in (record, store):
         text = Path(str(module.__file__)).read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,8 +100,9 @@ def test_gpus_that_an_engine_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    reasons = TensorRtBackend("tensorrt_rtx", compute_capabilities=built_for).run_reasons(tiny.spec())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    spec = replace(tiny.spec(), device="cuda")
+    reasons = TensorRtBackend("tensorrt_rtx", compute_capabilities=built_for).run_reasons(spec)
     assert (reasons == []) is serves
     assert serves or "pip install tensorrt-cu13" in reasons[0]
 
@@ -134,7 +136,7 @@ def test_a_library_that_makes_no_builder_cannot_build(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
 def test_computes_what_eager_computes_on_a_gpu(module: str, graph: Graph, tmp_path: Path) -> None:
     backend = TensorRtBackend(module)  # type: ignore[arg-type]
-    spec = tiny.spec("fp16")
+    spec = replace(tiny.spec("fp16"), device="cuda")
     if reasons := [*backend.reasons(spec), *backend.run_reasons(spec)]:
         pytest.skip("; ".join(reasons))
     backend.build(graph, spec, tmp_path)

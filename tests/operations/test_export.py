@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
+from prism_fast.operations import export as module
 from prism_fast.operations.export import export
 
 
@@ -69,6 +71,27 @@ def test_a_folder_with_something_in_it_is_refused(finished: Path, tmp_path: Path
         export(finished, tmp_path, "imagefolder")
     (tmp_path / "mine").unlink()
     assert export(finished, tmp_path, "imagefolder") == 10  # an empty one is as good as none
+
+
+def test_what_cannot_be_replaced_is_refused_before_anything_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """users.md 13: a traceback for ".", and for links and mount points an error after everything was written."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    written: list[object] = []
+    monkeypatch.setattr(module, "_WRITERS", {"parquet": lambda *given: written.append(given)})
+    monkeypatch.chdir(tmp_path / "empty")
+    for out, what in ((".", "the current directory"), ("", "the current directory"), ("../link", "a link"),
+                      ("../dangling", "a link"), (tmp_path / "empty", "the current directory")):  # fmt: skip
+        with pytest.raises(InputError, match=f"is {what}, which cannot be replaced; name a new folder, for example"):
+            export(finished, Path(out), "parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "empty")
+    with pytest.raises(InputError, match="empty is a mount point, which cannot be replaced"):
+        export(finished, tmp_path / "empty", "parquet")
+    assert (written, sorted(p.name for p in tmp_path.iterdir())) == ([], ["dangling", "empty", "link"])
 
 
 def test_an_unfinished_run_gives_what_it_has(run: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from prism_fast.operations.merge import merge
 from prism_fast.operations.verify import verify
 from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
+from tests.damage import edit
 from tests.runs import assert_same_run
 
 
@@ -111,8 +112,7 @@ def test_a_run_does_not_shrink(run: Path) -> None:
 
 def test_another_label_file_is_refused(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
-    facts["config"]["labels"] = "emoji"
-    (run / "run.json").write_text(json.dumps(facts))
+    edit(run / "run.json", config={**facts["config"], "labels": "emoji"})
     with pytest.raises(InputError, match="was begun with another label file"):
         extend(run, 15)
     assert (run / "shards" / "000002.json").exists()

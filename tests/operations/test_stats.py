@@ -87,6 +87,6 @@ def test_a_plan_that_is_none_is_refused(run: Path, text: str | None) -> None:
 def test_a_plan_of_another_length_is_refused(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     facts["config"]["synthesis"]["images"] = 11
-    (run / "run.json").write_text(json.dumps(facts))
+    edit(run / "run.json", config=facts["config"])
     with pytest.raises(DataError, match=r"plan\.parquet is not a plan of 11 images"):
         stats(run)

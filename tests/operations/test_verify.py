@@ -26,10 +26,10 @@ Damage = Callable[[Path], object]
 
 
 def as_written_before(shards: Path) -> None:
-    """Records of a version that did not hash the index."""
+    """Records of a version that hashed neither the index nor itself."""
     for path in shards.glob("*.json"):
         record = json.loads(path.read_text())
-        del record["index_sha256"]
+        del record["index_sha256"], record["self_sha256"]
         path.write_text(json.dumps(record))
 
 

@@ -83,6 +83,10 @@ def test_your_own_space(tmp_path: Path) -> None:
         "name: mine\nclasses: [{nome: a}]",
         "name: mine\nclasses: [{name: a, colour: red}]",
         "name: mine\nclasses: [{name: a}, {name: a}]",
+        "name: mine\nclasses: [{name: a}, {name: 'a '}]",
+        'name: mine\nclasses: [{name: "\\ta"}, {name: a}]',
+        "name: mine\nclasses: [{name: a}, {name: ''}]",
+        "name: mine\nclasses: [{name: a}, {name: ' '}]",
         b"\xff\xfe\x00",
     ],
 )
@@ -97,3 +101,16 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str | bytes) -> None
 def test_a_missing_space_names_the_bundled_ones() -> None:
     with pytest.raises(InputError, match=r"'nowhere'.*emoji, imagenet1k"):
         load_label_space("nowhere")
+
+
+def test_a_blank_name_is_found_by_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump({"name": "mine", "classes": [{"name": "a"}, {"name": "  "}]}))
+    with pytest.raises(ConfigError, match="class 1 has the name '  '"):
+        load_label_space(str(file))
+
+
+def test_names_are_read_as_utf8_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_bytes("name: mine\nclasses: [{name: Käse}]".encode())
+    assert load_label_space("~/mine.yaml").classes[0].name == "Käse"

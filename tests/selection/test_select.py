@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from prism_fast.dataset import shard_set
 from prism_fast.dataset.ledger import ledger_path
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
@@ -26,6 +28,7 @@ from prism_fast.selection.features import write_features
 from prism_fast.selection.select import AcceptedByClass, named_quotas, parse_quotas, select
 from prism_fast.selection.settings import Settings
 from prism_fast.selection.stored import Progress, read_stored
+from tests.damage import edit
 from tests.selection.crafted import Row, image, sample, write_run
 
 #: Classes 0 and 1, energies with ties, what the teacher saw.
@@ -178,6 +181,9 @@ def test_the_features_are_gone_afterwards(tmp_path: Path, monkeypatch: pytest.Mo
     assert ("read, samples", 3, 3, 0) in seen
     assert list(scratch.iterdir()) == []
     spoil_images(run)
+    with pytest.raises(DataError, match=r"000000\.tar is damaged: SHA-256"):
+        select(run, Settings())
+    monkeypatch.setattr(shard_set, "HASHED_BYTES", 0)  # as if it were too large to be hashed
     with pytest.raises(DataError, match=r"000000\.tar cannot be read \(sample 0 is no png"):
         select(run, Settings(duplicates=0.98))
     assert list(scratch.iterdir()) == []
@@ -198,6 +204,7 @@ def test_energies_need_neither_network_nor_image(run: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "run_teacher", refuse)
     before = accepted(run, per_class=2, agree=True)
     spoil_images(run)
+    monkeypatch.setattr(shard_set, "HASHED_BYTES", 0)
     assert accepted(run, per_class=2, agree=True) == before
     assert reasons(run, duplicates=0.9, max_energy=-1.0) == dict.fromkeys(range(9), "energy")  # nothing to compare
 
@@ -235,5 +242,7 @@ def test_a_sample_without_an_energy_is_one_clear_error(tmp_path: Path) -> None:
     tar, index = tar_bytes([replace(sample(0, Row(0, 1.0)), meta={"index": 0, "label": 0})], "png", 95)
     (run / "shards" / "000000.tar").write_bytes(tar)
     (run / "shards" / "000000.idx").write_text(index)
+    hashes = {"sha256": sha256(tar).hexdigest(), "index_sha256": sha256(index.encode()).hexdigest()}
+    edit(run / "shards" / "000000.json", size_bytes=len(tar), **hashes)
     with pytest.raises(DataError, match=r"000000\.tar: a sample's \.json lacks label or energy \(KeyError"):
         select(run, Settings())

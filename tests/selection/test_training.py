@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,6 +22,7 @@ from prism_fast.distillation import train_student
 from prism_fast.errors import DataError, InputError
 from prism_fast.operations.export import export
 from prism_fast.operations.extend import extend
+from prism_fast.operations.verify import verify
 from prism_fast.selection.select import select
 from prism_fast.selection.settings import Settings
 from tests.data.toy import MEAN, STD, config
@@ -114,6 +117,30 @@ def test_a_file_that_is_no_selection(run: Path, content: bytes) -> None:
     pq.write_table(pq.ParquetFile(run / "plan.parquet").read(), ledger_path(run))
     with pytest.raises(DataError, match="is not a selection; select again"):
         ShardSet.discover(run, selected=True)
+
+
+def test_a_selection_whose_rows_were_changed_is_refused(run: Path) -> None:
+    """Parquet has no hash of what it holds: a flipped bit accepted or rejected other samples."""
+    table = pq.ParquetFile(ledger_path(run)).read()
+    for name in ("accepted", "index", "shard", "energy"):
+        values = table.column(name).to_pylist()
+        values[0] = not values[0] if name == "accepted" else values[0] + 1
+        field = table.schema.field(name)
+        changed = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+        pq.write_table(changed, ledger_path(run))
+        with pytest.raises(DataError, match="is not a selection; select again"):
+            ShardSet.discover(run, selected=True)
+        assert any("is not a selection" in problem for problem in verify(run).problems)
+    pq.write_table(table, ledger_path(run))
+    assert ShardSet.discover(run, selected=True).rows
+
+
+def test_a_selection_of_before_has_no_hash_of_its_rows(run: Path) -> None:
+    table = pq.ParquetFile(ledger_path(run)).read()
+    facts = json.loads(table.schema.metadata[b"prism-fast"])
+    del facts["rows"]
+    pq.write_table(table.replace_schema_metadata({b"prism-fast": json.dumps(facts).encode()}), ledger_path(run))
+    assert ShardSet.discover(run, selected=True).rows
 
 
 def test_an_empty_selection_trains_nobody(run: Path) -> None:

@@ -85,6 +85,42 @@ def test_a_whole_run(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: P
     assert Watcher(out).frame(0.0).done
 
 
+@pytest.fixture(params=["memory://a[1]*?/run[0-9]", "a[1]*?/run[0-9]"])
+def pattern(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A run whose address has the characters of a glob pattern."""
+    path = run_path(request.param if "://" in request.param else tmp_path / request.param)
+    yield path
+    if in_store(path):
+        cast(Any, path).fs.store.clear()
+
+
+def test_characters_of_a_pattern_are_no_pattern(
+    stubbed: RunConfig, stubbed_files: dict[str, bytes], pattern: Path
+) -> None:
+    assert synthesize(stubbed, pattern).images == 7
+    assert_whole(pattern, stubbed_files)  # no lease is left either
+    assert synthesize(stubbed, pattern).made_now == 0
+    (pattern / "shards" / "000001.tar").write_bytes(b"torn")
+    (pattern / "shards" / "000009.idx").write_bytes(b"")
+    assert Watcher(pattern).frame(0.0).done
+    found = examine(pattern)
+    assert {removal.path.name for removal in found.removals} == {"000001.json", "000009.idx"}
+    carry_out(found)
+    assert Watcher(pattern).frame(0.0).shards == stats(pattern).shards == 3
+    assert synthesize(stubbed, pattern).made_now == 2
+    assert_whole(pattern, stubbed_files)
+    assert extend(pattern, 9).retired == 3
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_name_is_not_the_current_directory(given: str) -> None:
+    """It is a shell's variable that nobody has set."""
+    for read in (run_path, local_path):
+        with pytest.raises(InputError, match=r"names no directory; give a path, or '\.' for the current directory"):
+            read(given)
+    assert run_path(".") == local_path(".") == Path()
+
+
 def test_what_has_no_record_is_made_again(stubbed: RunConfig, stubbed_files: dict[str, bytes], out: Path) -> None:
     synthesize(stubbed, out)
     (out / "shards" / "000001.json").unlink()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prism_base.attempts import is_dead, new_attempt
 
+from prism_fast.errors import RunError
 from prism_fast.storage.files import ABANDONED_S, create, replace, staged_name, sweep
 from prism_fast.workers import leases as module
 from prism_fast.workers.leases import Lease, Leases
@@ -159,6 +160,30 @@ def test_a_disk_that_refuses_the_lease_does_not_stop_the_work(
     leases = worker(tmp_path, clock)
     assert leases.take("000001")
     leases.release("000001")
+
+
+@pytest.mark.parametrize("duration_s", [1e300, 0.03])
+def test_a_dead_heartbeat_ends_the_worker_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, duration_s: float
+) -> None:
+    """Nobody hears what a thread dies of: a worker waited for ever for leases that it lost itself."""
+
+    def broken(leases: Leases) -> None:
+        raise OverflowError("timestamp too large")
+
+    monkeypatch.setattr(Leases, "renew", broken)
+    said = r"worker 1/1 can no longer renew its leases \(OverflowError: .*launch\.lease_s"
+    with Leases(tmp_path, duration_s=duration_s) as leases:
+        deadline = time.monotonic() + 10
+        while leases._stopped is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        with pytest.raises(RunError, match=said):
+            leases.take("000001")
+        with pytest.raises(RunError, match=said):
+            leases.wait()
+        with pytest.raises(RunError, match=said):
+            leases.once("engines", lambda: None, lambda: 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_once_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

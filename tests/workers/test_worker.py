@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from prism_fast.workers.assembly import agreed_engines, open_run
 from prism_fast.workers.leases import Leases
 from prism_fast.workers.rank import Rank
 from prism_fast.workers.stop import Stop
+from tests.damage import edit
 from tests.stubbed import open_worker, synthesize
 
 
@@ -65,7 +65,7 @@ def test_a_run_of_before_goes_on_with_the_engines_of_its_shards(stubbed: RunConf
     synthesize(stubbed, out)
     (out / "engines.json").unlink()
     for file in (out / "shards").glob("*.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"engines": {"unet": "of its shards"}}))
+        edit(file, engines={"unet": "of its shards"})
     choose = Chooser(Stub(stubbed))
     assert agreed(choose, out) == {"unet": "of its shards"}
     assert choose.told == [{"unet": "of its shards"}]

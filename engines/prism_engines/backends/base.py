@@ -20,8 +20,8 @@ class Backend(Protocol):
         """Version of the library that builds, or an empty string when it is not installed."""
         ...
 
-    def target(self) -> str:
-        """The device that engines built here are for: part of their key."""
+    def target(self, device: str = "cpu") -> str:
+        """What kind of device engines built here for ``device`` are for: part of their key."""
         ...
 
     def reasons(self, spec: EngineSpec) -> list[str]:
@@ -41,5 +41,5 @@ class Backend(Protocol):
         ...
 
     def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> Engine:
-        """Load an engine that ``build`` wrote; up to ``streams`` threads will run it at once."""
+        """Load an engine that ``build`` wrote onto ``spec.device``; up to ``streams`` threads will run it at once."""
         ...

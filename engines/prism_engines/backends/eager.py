@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import nn
 
+from prism_engines.base import Engine
+
 EnergyAndCotangent = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -60,3 +62,34 @@ class EagerGradientEngine(_Eager):
             value, cotangent = self.energy(logits.detach(), labels)
             (gradient,) = torch.autograd.grad(logits, x, cotangent.to(logits.dtype))
         return value, gradient, logits.detach()
+
+
+class InChunks:
+    """An engine that is given at most ``rows`` rows at once: what bounds the memory of a gradient."""
+
+    def __init__(self, engine: Engine, rows: int) -> None:
+        self.engine, self.rows, self.name = engine, rows, engine.name
+
+    def open(self) -> Self:
+        """Open the engine."""
+        self.engine.open()
+        return self
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The engine's outputs of each chunk, one after the other."""
+        if len(inputs[0]) <= self.rows:
+            return self.engine.run(*inputs)
+        parts = [self.engine.run(*chunk) for chunk in zip(*(x.split(self.rows) for x in inputs), strict=True)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

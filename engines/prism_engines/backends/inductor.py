@@ -16,19 +16,21 @@ from typing import Any
 import torch
 
 from prism_engines.backends.padded import PaddedEngine
-from prism_engines.backends.reasons import precision_reasons
+from prism_engines.backends.reasons import bf16_gpu_reasons, cuda_reasons, precision_reasons
 from prism_engines.errors import EngineBuildError
 from prism_engines.graph import Graph
 from prism_engines.quiet import quiet, root_cause
-from prism_engines.spec import EngineSpec, Precision
+from prism_engines.spec import EngineSpec, Precision, cuda_index, is_cuda
 
 FILE = "model.pt2"
+#: Where the CUDA toolkit lies when nothing says so: torch's own guess.
+CUDA_FOLDER = Path("/usr/local/cuda")
 #: How long the compiler may take to read two headers; a busy machine is slow.
 COMPILER_TIMEOUT_S = 120
 
 
 class InductorBackend:
-    """One shared library a part, for the GPU where there is one, else for this CPU."""
+    """One shared library a part, for the GPU of the run's device, else for this CPU."""
 
     name = "inductor"
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
@@ -37,23 +39,25 @@ class InductorBackend:
         """Version of torch."""
         return str(torch.__version__)
 
-    def target(self) -> str:
+    def target(self, device: str = "cpu") -> str:
         """The GPU's compute capability, or a digest of the CPU's instruction sets; code is compiled for these."""
-        if torch.cuda.is_available():
-            return "cuda {}.{}".format(*torch.cuda.get_device_capability())
+        if is_cuda(device):
+            return "cuda {}.{}".format(*torch.cuda.get_device_capability(device)) if not cuda_reasons() else "cuda"
         sets = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
         digest = hashlib.sha256(" ".join(sets).encode()).hexdigest()[:12]
         return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {digest}"
 
     def reasons(self, spec: EngineSpec) -> list[str]:
         """Why it cannot build here."""
-        return [*compiler_reasons(), *self.run_reasons(spec)]
+        return [*compiler_reasons(), *(toolkit_reasons() if spec.on_cuda else []), *self.run_reasons(spec)]
 
     def run_reasons(self, spec: EngineSpec) -> list[str]:
         """Why an engine cannot run here."""
         reasons = precision_reasons(self.name, self.precisions, spec)
-        if spec.precision == "fp16" and not torch.cuda.is_available():
-            reasons.append("inductor builds fp16 for a CUDA GPU only, and torch sees none; choose fp32 or bf16")
+        if spec.on_cuda:
+            return [*reasons, *(cuda_reasons() or bf16_gpu_reasons(spec))]
+        if spec.precision == "fp16":
+            reasons.append(f"inductor builds fp16 for a CUDA GPU only, this run is on {spec.device}; choose bf16")
         return reasons
 
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
@@ -79,12 +83,32 @@ class _InductorEngine(PaddedEngine):
         self.folder = folder
 
     def _load(self) -> list[Any]:
-        package = importlib.import_module("torch._inductor").aoti_load_package(str(self.folder / FILE))
+        options = {"device_index": cuda_index(self.spec.device)} if self.spec.on_cuda else {}
+        package = importlib.import_module("torch._inductor").aoti_load_package(str(self.folder / FILE), **options)
         self.device_type = package.get_metadata()["AOTI_DEVICE_KEY"]
         return [package]
 
     def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(handle(*inputs))
+
+
+def toolkit_reasons() -> list[str]:
+    """Why CUDA's headers, which the code for a GPU includes, are not found where Inductor looks for them."""
+    home = _cuda_home()
+    if home is not None and (home / "include" / "cuda_fp16.h").is_file():
+        return []
+    where = "CUDA_HOME is not set and there is no nvcc" if home is None else f"{home} holds no include/cuda_fp16.h"
+    return [f"inductor needs the CUDA toolkit for a GPU ({where}); install it and set CUDA_HOME to its folder"]
+
+
+def _cuda_home() -> Path | None:
+    """Where torch looks for the CUDA toolkit."""
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if named:
+        return Path(named)
+    if nvcc := shutil.which("nvcc"):
+        return Path(nvcc).parent.parent
+    return CUDA_FOLDER if CUDA_FOLDER.exists() else None
 
 
 def compiler_reasons() -> list[str]:

@@ -17,7 +17,7 @@ from prism_engines.errors import EngineInputError
 from prism_engines.graph import Graph
 from prism_engines.onnx_export import IR_VERSION, OPSET, onnx_files
 from prism_engines.quiet import root_cause
-from prism_engines.spec import EngineSpec, Precision
+from prism_engines.spec import EngineSpec, Precision, cuda_index, is_cuda
 
 FILE = "model.onnx"
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -46,9 +46,9 @@ class OnnxRuntimeBackend:
         missing = module_reasons("onnxruntime", remedy=extra("cpu"))
         return "" if missing else str(importlib.import_module("onnxruntime").__version__)
 
-    def target(self) -> str:
+    def target(self, device: str = "cpu") -> str:
         """The execution provider that does the work."""
-        return _provider()
+        return _provider(device)
 
     def reasons(self, spec: EngineSpec) -> list[str]:
         """Why it cannot build here."""
@@ -60,7 +60,10 @@ class OnnxRuntimeBackend:
         if missing := module_reasons("onnxruntime", remedy=extra("cpu")):
             return missing
         reasons = precision_reasons(self.name, self.precisions, spec)
-        if spec.precision == "fp16" and _provider() == CPU:
+        if spec.on_cuda and _provider(spec.device) == CPU:
+            problem = f"this onnxruntime has no {CUDA}, this run is on {spec.device}; run: pip install onnxruntime-gpu"
+            return [*reasons, *(cuda_reasons() or [problem])]
+        if spec.precision == "fp16" and not spec.on_cuda:
             reasons.append("onnxruntime computes fp16 on a GPU only (pip install onnxruntime-gpu); choose fp32")
         return reasons
 
@@ -71,12 +74,12 @@ class OnnxRuntimeBackend:
 
     def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
         """Optimise the stored graph for this machine; one session serves every thread."""
-        return _OnnxRuntimeEngine(spec, folder, _provider(), streams).open()
+        return _OnnxRuntimeEngine(spec, folder, _provider(spec.device), streams).open()
 
 
 def open_onnx(graph: Graph, precision: Precision, folder: Path) -> PaddedEngine:
     """The graph's ONNX file on the CPU in any precision it has kernels for: to check what another backend reads."""
-    spec = replace(graph.spec, precision=precision)
+    spec = replace(graph.spec, precision=precision, device="cpu")
     OnnxRuntimeBackend().build(graph, spec, folder)
     return _OnnxRuntimeEngine(spec, folder, CPU).open()
 
@@ -92,7 +95,8 @@ class _OnnxRuntimeEngine(PaddedEngine):
         options.intra_op_num_threads = max(1, torch.get_num_threads() // self.streams)
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = LOG_ERRORS
-        wanted = {CPU: [CPU], CUDA: [CUDA, CPU], TENSORRT: [TENSORRT, CUDA, CPU]}[self.provider]
+        gpu = {"device_id": cuda_index(self.spec.device)} if self.provider != CPU else {}
+        wanted: list[Any] = [*((one, gpu) for one in _gpu_providers(self.provider)), CPU]
         try:
             session = runtime.InferenceSession(str(self.folder / FILE), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -112,7 +116,7 @@ class _OnnxRuntimeEngine(PaddedEngine):
         for name, out in zip(self.spec.outputs, outputs, strict=True):
             binding.bind_output(name, *_place(out))
         if device.type == "cuda":  # ONNX Runtime works on a stream of its own
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream(device).synchronize()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return outputs
@@ -139,8 +143,15 @@ def _place(x: torch.Tensor) -> tuple[str, int, Any, tuple[int, ...], int]:
     return x.device.type, x.device.index or 0, dtype, tuple(x.shape), x.data_ptr()
 
 
-def _provider() -> str:
-    """The fastest execution provider that can work here."""
+def _gpu_providers(provider: str) -> list[str]:
+    """The provider, and what takes the operators that it leaves, on the same GPU."""
+    return {CPU: [], CUDA: [CUDA], TENSORRT: [TENSORRT, CUDA]}[provider]
+
+
+def _provider(device: str) -> str:
+    """The fastest execution provider that can work on ``device``."""
+    if not is_cuda(device):
+        return CPU
     available = importlib.import_module("onnxruntime").get_available_providers()
     if cuda_reasons() or CUDA not in available:
         return CPU

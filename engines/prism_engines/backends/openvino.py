@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from prism_engines.backends.padded import PaddedEngine
-from prism_engines.backends.reasons import extra, module_reasons, precision_reasons
+from prism_engines.backends.reasons import cpu_only_reasons, extra, module_reasons, precision_reasons
 from prism_engines.errors import EngineBuildError
 from prism_engines.graph import Graph
 from prism_engines.quiet import quiet
@@ -34,7 +34,7 @@ class OpenVinoBackend:
         except PackageNotFoundError:
             return ""
 
-    def target(self) -> str:
+    def target(self, device: str = "cpu") -> str:
         """The stored graph is compiled when it is opened, so any CPU will do."""
         return "cpu"
 
@@ -46,7 +46,8 @@ class OpenVinoBackend:
         """Why an engine cannot run here."""
         if missing := module_reasons("openvino", remedy=extra("cpu")):
             return missing
-        return [*precision_reasons(self.name, self.precisions, spec), *(_device_reasons() or _bf16_reasons(spec))]
+        reasons = [*cpu_only_reasons(self.name, spec), *precision_reasons(self.name, self.precisions, spec)]
+        return [*reasons, *(_device_reasons() or _bf16_reasons(spec))]
 
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
         """Write OpenVINO's form of the float32 graph."""

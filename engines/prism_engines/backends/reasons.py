@@ -37,6 +37,30 @@ def precision_reasons(backend: str, precisions: tuple[Precision, ...], spec: Eng
     return [f"{backend} does not build {spec.precision}; choose {' or '.join(precisions)}"]
 
 
+def cpu_only_reasons(backend: str, spec: EngineSpec) -> list[str]:
+    """A sentence when the spec's tensors lie on a GPU and the backend computes on the CPU alone."""
+    if not spec.on_cuda:
+        return []
+    return [f"{backend} runs on the CPU only, this run is on {spec.device}; choose tensorrt or inductor"]
+
+
+def cuda_only_reasons(backend: str, spec: EngineSpec) -> list[str]:
+    """Why a backend that computes on a GPU alone cannot run the spec."""
+    if not spec.on_cuda and torch.cuda.is_available():
+        return [f"{backend} runs on a GPU only, this run is on {spec.device}; set sampling.device to cuda"]
+    return cuda_reasons()
+
+
+def bf16_gpu_reasons(spec: EngineSpec) -> list[str]:
+    """A sentence when the GPU is older than bfloat16 arithmetic, which came with compute capability 8.0."""
+    if spec.precision != "bf16" or not spec.on_cuda or not torch.cuda.is_available():
+        return []
+    major, minor = torch.cuda.get_device_capability(spec.device)
+    return (
+        [] if major >= 8 else [f"a GPU of compute capability {major}.{minor} has no bfloat16 arithmetic; choose fp16"]
+    )
+
+
 def cuda_reasons() -> list[str]:
     """A sentence when torch cannot use a GPU."""
     if torch.cuda.is_available():

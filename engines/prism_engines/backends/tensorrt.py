@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import functools
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from prism_engines.backends.padded import PaddedEngine
-from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
-from prism_engines.errors import EngineBuildError, EngineInputError
+from prism_engines.backends.reasons import (
+    bf16_gpu_reasons,
+    cuda_only_reasons,
+    extra,
+    module_reasons,
+    precision_reasons,
+)
+from prism_engines.errors import EngineBuildError, EngineError, EngineInputError
 from prism_engines.graph import Graph
 from prism_engines.quiet import root_cause
-from prism_engines.spec import EngineSpec, Precision
+from prism_engines.spec import EngineSpec, Precision, is_cuda
 
 FILE = "model.engine"
 REMEDIES = {
@@ -65,27 +72,30 @@ class TensorRtBackend:
         """Version of the library, or an empty string."""
         return "" if self._missing() else str(importlib.import_module(self.name).__version__)
 
-    def target(self) -> str:
+    def target(self, device: str = "cuda") -> str:
         """The GPUs that an engine built here serves."""
         if self.name == "tensorrt_rtx":
             return "+".join(self.compute_capabilities) or "SM80 and later"
-        return f"{torch.cuda.get_device_name()} {_compute_capability()}" if torch.cuda.is_available() else "cuda"
+        if not torch.cuda.is_available():
+            return "cuda"
+        device = device if is_cuda(device) else "cuda"
+        return f"{torch.cuda.get_device_name(device)} {_compute_capability(device)}"
 
     def reasons(self, spec: EngineSpec) -> list[str]:
         """Why it cannot build here."""
         missing = [*self._missing(), *module_reasons("onnx", "onnxscript", remedy=extra("trt"))]
-        gpu = cuda_reasons() if self.name == "tensorrt" else []
+        gpu = [*cuda_only_reasons(self.name, spec), *bf16_gpu_reasons(spec)] if self.name == "tensorrt" else []
         builds = [f"data-centre TensorRT builds on its target GPU only: {reason}" for reason in gpu]
         reasons = [*missing, *precision_reasons(self.name, self.precisions, spec), *builds]
         return reasons or _builder_reasons(self.name)
 
     def run_reasons(self, spec: EngineSpec) -> list[str]:
         """Why an engine cannot run here."""
-        reasons = [*self._missing(), *cuda_reasons()]
-        if reasons or self.name == "tensorrt" or self._serves(_compute_capability()):
+        reasons = [*self._missing(), *(cuda_only_reasons(self.name, spec) or bf16_gpu_reasons(spec))]
+        if reasons or self.name == "tensorrt" or self._serves(_compute_capability(spec.device)):
             return reasons
-        remedy = f"build for it, or {REMEDIES['tensorrt']}"
-        return [f"a TensorRT-RTX engine for {self.target()} does not serve {_compute_capability()}; {remedy}"]
+        capability, remedy = _compute_capability(spec.device), f"build for it, or {REMEDIES['tensorrt']}"
+        return [f"a TensorRT-RTX engine for {self.target()} does not serve {capability}; {remedy}"]
 
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
         """Build from the ONNX graph of the wanted precision."""
@@ -98,14 +108,15 @@ class TensorRtBackend:
         if not parser.parse_from_file(str(source)):
             raise EngineBuildError(f"{self.name} cannot read part {spec.part}: {_first_error(parser)}")
         config = self._config(trt, builder)
-        plan = builder.build_serialized_network(network, config)
+        with _on(spec.device):
+            plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineBuildError(f"{self.name} cannot build part {spec.part}: {logger.first_error}")
         (folder / FILE).write_bytes(plan)
         self._keep_timings(config)
 
     def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
-        """Load the engine onto the current GPU; each stream takes a context's memory."""
+        """Load the engine onto the GPU of ``spec.device``; each stream takes a context's memory."""
         return _TensorRtEngine(self.name, spec, folder, streams).open()
 
     def _missing(self) -> list[str]:
@@ -143,12 +154,16 @@ class _TensorRtEngine(PaddedEngine):
     def _load(self) -> list[Any]:
         trt = importlib.import_module(self.module)
         logger = _logger(trt)
-        runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine((self.folder / FILE).read_bytes())
-        if engine is None:
-            raise EngineInputError(f"{self.module} does not open part {self.name}: {logger.first_error}")
+        with _on(self.spec.device):
+            runtime = trt.Runtime(logger)
+            engine = runtime.deserialize_cuda_engine((self.folder / FILE).read_bytes())
+            if engine is None:
+                raise EngineInputError(f"{self.module} does not open part {self.name}: {logger.first_error}")
+            contexts = [engine.create_execution_context() for _ in range(self.streams)]
+        if None in contexts:  # it allocates a context's memory at once, and says what is wrong to the logger alone
+            raise EngineError(f"{self.module} gives no context for part {self.name}: {logger.first_error}")
         # A context needs its engine, and the engine its runtime.
-        return [(runtime, engine, engine.create_execution_context()) for _ in range(self.streams)]
+        return [(runtime, engine, context) for context in contexts]
 
     def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         _, engine, context = handle
@@ -157,7 +172,9 @@ class _TensorRtEngine(PaddedEngine):
         for name, tensor in zip(names, (*inputs, *outputs), strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         # torch frees in stream order, so padded inputs may go out of scope before the GPU has read them.
-        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+        with _on(str(inputs[0].device)):
+            done = context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        if not done:
             raise EngineInputError(f"{self.module} did not run part {self.name}; rebuild the engine on this machine")
         return outputs
 
@@ -214,5 +231,10 @@ def _known_capability(trt: Any, name: str) -> Any:
     return getattr(trt.ComputeCapability, name)
 
 
-def _compute_capability() -> str:
-    return "SM{}{}".format(*torch.cuda.get_device_capability())
+def _compute_capability(device: str) -> str:
+    return "SM{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def _on(device: str) -> AbstractContextManager[object]:
+    """The library works on the thread's current GPU: the run's own while inside."""
+    return torch.cuda.device(device) if is_cuda(device) and torch.cuda.is_available() else nullcontext()

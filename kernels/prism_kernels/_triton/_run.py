@@ -78,9 +78,11 @@ def run(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any) ->
     launch = Launch(kernel, grid, arguments, num_warps)
     for record in _recorders:
         record(launch)
-    if any(isinstance(a, torch.Tensor) and a.device.type == "cpu" for a in arguments.values()):
+    device = next(a.device for a in arguments.values() if isinstance(a, torch.Tensor))
+    if device.type == "cpu":
         _interpret(launch)
-    else:
+        return
+    with torch.cuda.device(device):  # Triton starts kernels on the thread's current GPU, wherever their tensors lie
         kernel[grid](**arguments, num_warps=num_warps)
 
 

@@ -76,7 +76,7 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
         InputError: every worker refused its input.
     """
     with tempfile.TemporaryDirectory(prefix="prism-fast-") as name, job.stop.patient():
-        (Path(name) / "config.yaml").write_text(job.config.model_dump_json())  # JSON is YAML
+        (Path(name) / "config.yaml").write_text(job.config.model_dump_json(), encoding="utf-8")  # JSON is YAML
         slots: list[_Slot] = []
         job.stop.last_words = lambda: _end(slots)
         try:
