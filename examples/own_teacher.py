@@ -50,8 +50,8 @@ def make_teacher(out: Path) -> Path:
         F.cross_entropy(net((images - 0.5) / 0.5), labels).backward()
         optimizer.step()
     half = (0.5, 0.5, 0.5)
-    pixels = ClassifierConfig(architecture="test_resnet", num_classes=len(PAINT), image_size=SIZE, mean=half, std=half)
-    return save_classifier(net, pixels, out)
+    shape = {"architecture": "test_resnet", "num_classes": len(PAINT), "image_size": SIZE, "mean": half, "std": half}
+    return save_classifier(net, ClassifierConfig.model_validate(shape | {"label_names": list(PAINT)}), out)
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     classes = [{"name": name, "sense": f"{name} thing", "concepts": SHOWN[name]} for name in PAINT]
     labels.write_text(yaml.safe_dump({"name": "colours", "classes": classes}))
     for number, (image, label) in enumerate(zip(*draw(30, seed=1000), strict=True)):
-        folder = out / "pictures" / list(PAINT)[label]  # a folder a class, sorted as the labels are
+        folder = out / "pictures" / list(PAINT)[label]  # a folder a class, called like it
         folder.mkdir(parents=True, exist_ok=True)
         to_pil_image(image).save(folder / f"{number}.png")
 

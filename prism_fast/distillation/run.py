@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from prism_fast.config import RunConfig
@@ -9,6 +10,8 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.student import MEAN, STD
 from prism_fast.distillation.teacher import LiveTeacher
 from prism_fast.distillation.trainer import Progress, Result, train_student
+from prism_fast.errors import InputError
+from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import load_classifier
 from prism_fast.models.device import require_device
@@ -36,16 +39,26 @@ def distill_run(
     """
     require_device(device)
     shards = ShardSet.discover(run, config.distill.selection)
-    if config.distill.teacher == "stored":
-        return train_student(config.distill, shards, out, mean=MEAN, std=STD, device=device, progress=progress)
-    classifier = load_classifier(resolve(config.models.teacher, "teacher"))
-    return train_student(
+    train = partial(
+        train_student,
         config.distill,
         shards,
         out,
-        teacher=LiveTeacher(classifier).to(device),
-        mean=classifier.config.mean,
-        std=classifier.config.std,
         device=device,
         progress=progress,
+        label_names=_label_names(config, shards.classes),
     )
+    if config.distill.teacher == "stored":
+        return train(mean=MEAN, std=STD)
+    classifier = load_classifier(resolve(config.models.teacher, "teacher"))
+    live = LiveTeacher(classifier).to(device)
+    return train(teacher=live, mean=classifier.config.mean, std=classifier.config.std)
+
+
+def _label_names(config: RunConfig, classes: int) -> tuple[str, ...] | None:
+    """What the classes are called, so that pictures in folders of these names can be scored; None if nobody knows."""
+    try:
+        names = tuple(cls.name for cls in load_label_space(config.labels).classes)
+    except InputError:  # the label file may have gone since
+        return None
+    return names if len(names) == classes else None

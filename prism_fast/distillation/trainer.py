@@ -211,13 +211,15 @@ def train_student(
     std: Sequence[float],
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    label_names: tuple[str, ...] | None = None,
 ) -> Result:
     """Train a student on the shards, or continue where an earlier call stopped.
 
     Writes ``checkpoint.pt``, ``tensorboard/``, and at the end ``student/config.json``, ``student/model.safetensors``
     and ``student/history.json`` under ``out``. ``teacher`` is needed for ``config.teacher == "live"`` only; it gets the
     student's augmented pictures, normalised by ``mean`` and ``std``, and is used as it is: on ``device``, in eval mode.
-    ``progress(step, steps, loss)`` is called every few steps. The global random state of torch is left as found.
+    ``progress(step, steps, loss)`` is called every few steps. ``label_names`` are written beside the student, in order
+    of their labels. The global random state of torch is left as found.
 
     Raises:
         InputError: unknown student, or one that does not take such pictures or batches; a loader that cannot run, no
@@ -248,6 +250,7 @@ def train_student(
         image_size=config.image_size,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
+        label_names=label_names,
     )
     averaged: nn.Module = trainer.ema.module
     save_student(out / "student", averaged, info, trainer.history)

@@ -14,7 +14,9 @@ from benchmarks.stub import Stub
 from prism_fast.config import RunConfig
 from prism_fast.dataset import plan
 from prism_fast.dataset.margins import Margins, load_margins
+from prism_fast.dataset.plan import SCHEMA
 from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.run_files import damages
 from prism_fast.errors import DataError, PrismError
 from prism_fast.operations.export import export
 from prism_fast.operations.merge import merge
@@ -223,3 +225,19 @@ def test_a_flipped_byte_of_a_record_is_found(stubbed: RunConfig, stubbed_files: 
     record.unlink()
     assert synthesize(stubbed, out).made_now == 2
     assert_whole(out, stubbed_files)
+
+
+def test_of_a_long_plan_every_class_is_compared(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its prompts only at the beginning: of the rest a worker compares what it makes samples of."""
+    monkeypatch.setattr("prism_fast.dataset.run_files._COMPARED", 4)
+    directory = RunDirectory(tmp_path / "run")
+    directory.claim(config)
+    assert [d.problem for d in damages(directory, {})] == []
+    table = pq.read_table(directory.path / "plan.parquet").to_pydict()
+    table["label"][7] = 0
+    pq.write_table(pa.table(table, schema=SCHEMA), directory.path / "plan.parquet")
+    assert [d.problem for d in damages(directory, {})] == [
+        "plan.parquet is damaged at row 7; delete it and run the synthesis again"
+    ]
