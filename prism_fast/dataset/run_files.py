@@ -22,7 +22,7 @@ from prism_fast.labels.space import LabelSpace
 from prism_fast.storage.files import parquet_source
 
 _CHUNK = 16_384
-#: Of a longer plan the rows behind these are only counted and their classes compared: a million take half a minute else.
+#: Of a longer plan the rows behind these are counted and their classes compared: a million take half a minute else.
 #: Nothing is lost by it: a worker compares every row that it makes a sample of.
 _COMPARED = 131_072
 #: Columns of a manifest that none may lack.
