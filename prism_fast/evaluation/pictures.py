@@ -49,22 +49,3 @@ def load_pictures(table_path: Path, split: str, styles: Sequence[str]) -> Pictur
         tuple(table["concept"].to_pylist()),
         tuple(table["style"].to_pylist()),
     )
-
-
-def load_folder(folder: Path, size: int) -> Pictures:
-    """Labelled pictures of an ImageFolder directory, resized and centre-cropped to ``size``.
-
-    Raises:
-        DataError: no such directory, or no class folders with pictures in it.
-    """
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
-
-    resize = v2.Compose([v2.Resize(round(size * 1.14)), v2.CenterCrop(size), v2.PILToTensor()])
-    try:
-        found = ImageFolder(str(folder), transform=resize)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} is not an ImageFolder (one folder a class): {error}") from error
-    images, labels = zip(*(found[i] for i in range(len(found))), strict=True)
-    names = tuple(found.classes[label] for label in labels)
-    return Pictures(torch.stack(images), torch.tensor(labels), names, ("",) * len(names))

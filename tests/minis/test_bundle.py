@@ -12,7 +12,7 @@ import torch
 from prism_fast.config import load_config
 from prism_fast.dataset.plan import build_plan
 from prism_fast.errors import DataError
-from prism_fast.evaluation.pictures import load_folder, load_pictures
+from prism_fast.evaluation.pictures import load_pictures
 from prism_fast.models.bundled import GENERATOR_STYLES, SHIFT_STYLES, TEACHER_STYLES, assets, resolve
 from prism_fast.models.classifier import load_classifier
 from prism_fast.synthesis.synthesizer import Synthesizer
@@ -75,5 +75,3 @@ def test_missing_style_and_folder_are_refused(tmp_path: Path) -> None:
         load_pictures(TABLE, "train", ("cubist",))
     with pytest.raises(DataError, match="minis data"):
         load_pictures(tmp_path / "none.parquet", "test", TEACHER_STYLES)
-    with pytest.raises(DataError, match="ImageFolder"):
-        load_folder(tmp_path / "nowhere", 32)
