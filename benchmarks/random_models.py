@@ -1,17 +1,19 @@
-"""Write diffusers directories of real architectures with random weights: Stable Diffusion 1.5, and XL at any width.
+"""Write diffusers directories of real architectures with random weights: Stable Diffusion 1.5, 2.1 and XL at any width.
 
     python benchmarks/random_models.py sd15 OUT                # full width, 860 M parameters in the UNet
     python benchmarks/random_models.py sdxl OUT --divide 8     # an eighth of the channels, the same blocks
 
 Beside the model lie ``teacher``, a ResNet-50 of 1,000 classes, and ``light_decoder``, TAESD's architecture.
 Speed and memory do not depend on what the weights are. Sizes are those of the published configurations (Rombach et al.
-2022; Podell et al. 2023). The tokenizer knows single bytes only: it splits any text, into more tokens than CLIP's.
+2022, Stability AI's 2.1 at 768 pixels, which predicts v; Podell et al. 2023). The tokenizer knows single bytes only:
+it splits any text, into more tokens than CLIP's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ SD15_UNET: dict[str, Any] = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     "attention_head_dim": 8,
 }
+SD21_UNET: dict[str, Any] = {
+    **SD15_UNET,
+    "sample_size": 96,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+    "upcast_attention": True,
+}
 SDXL_UNET: dict[str, Any] = {
     "sample_size": 128,
     "block_out_channels": (320, 640, 1280),
@@ -43,6 +52,34 @@ SDXL_UNET: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A text encoder; ``projected`` is SDXL's second one."""
+
+    width: int
+    layers: int
+    heads: int
+    activation: str = "quick_gelu"
+    projected: bool = False
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One published model."""
+
+    unet: dict[str, Any]
+    texts: tuple[_Text, ...]
+    scaling: float = 0.18215
+    prediction: str = "epsilon"
+
+
+KINDS = {
+    "sd15": _Kind(SD15_UNET, (_Text(768, 12, 12),)),
+    "sd21": _Kind(SD21_UNET, (_Text(1024, 23, 16, "gelu"),), prediction="v_prediction"),
+    "sdxl": _Kind(SDXL_UNET, (_Text(768, 12, 12), _Text(1280, 32, 20, "gelu", projected=True)), 0.13025),
+}
+
+
 def _tokenizer(folder: Path) -> None:
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -50,17 +87,19 @@ def _tokenizer(folder: Path) -> None:
     CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77).save_pretrained(folder)
 
 
-def _text(folder: Path, width: int, layers: int, heads: int, projection: int | None) -> None:
+def _text(folder: Path, shape: _Text, divide: int) -> None:
+    width = shape.width // divide
     config = CLIPTextConfig(
         vocab_size=49408,
         hidden_size=width,
         intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        projection_dim=projection or width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=max(1, shape.heads // divide),
+        hidden_act=shape.activation,
+        projection_dim=width,
         eos_token_id=2,  # what the published configurations say: pool at the largest id, the end of the text
     )
-    model: Any = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+    model: Any = CLIPTextModelWithProjection(config) if shape.projected else CLIPTextModel(config)
     model.half().save_pretrained(folder)
 
 
@@ -99,39 +138,52 @@ def _index(out: Path, name: str, second: bool) -> None:
     )
 
 
-def write_model(kind: str, out: Path, divide: int = 1) -> Path:
-    """Write ``sd15`` or ``sdxl`` with the channels of every network divided by ``divide``."""
-    torch.manual_seed(0)
-    out.mkdir(parents=True, exist_ok=True)
-    second = kind == "sdxl"
-    shape = dict(SDXL_UNET if second else SD15_UNET)
+def _unet(folder: Path, kind: _Kind, divide: int) -> None:
+    widths = [text.width // divide for text in kind.texts]
+    shape = dict(kind.unet)
     shape["block_out_channels"] = tuple(c // divide for c in shape["block_out_channels"])
-    widths: tuple[int, ...] = (768 // divide, 1280 // divide) if second else (768 // divide,)
-    if second:
-        shape["projection_class_embeddings_input_dim"] = widths[1] + 6 * 256
+    if isinstance(shape["attention_head_dim"], tuple):
         shape["attention_head_dim"] = tuple(max(1, n // divide) for n in shape["attention_head_dim"])
+    if "addition_embed_type" in shape:
+        shape["projection_class_embeddings_input_dim"] = widths[1] + 6 * shape["addition_time_embed_dim"]
     unet = UNet2DConditionModel(
         cross_attention_dim=sum(widths), layers_per_block=2, norm_num_groups=32 // min(divide, 32), **shape
     )
-    unet.half().save_pretrained(out / "unet")
-    del unet
-    _vae(out / "vae", min(divide, 8), 0.13025 if second else 0.18215)
-    _text(out / "text_encoder", widths[0], 12, max(1, 12 // divide), None)
-    _tokenizer(out / "tokenizer")
-    if second:
-        _text(out / "text_encoder_2", widths[1], 32, max(1, 20 // divide), widths[1])
-        _tokenizer(out / "tokenizer_2")
-    schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    DDIMScheduler(**schedule, clip_sample=False, timestep_spacing="trailing").save_pretrained(out / "scheduler")
+    unet.half().save_pretrained(folder)
+
+
+def _scheduler(folder: Path, prediction: str) -> None:
+    DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        timestep_spacing="trailing",
+        prediction_type=prediction,
+    ).save_pretrained(folder)
+
+
+def write_model(name: str, out: Path, divide: int = 1) -> Path:
+    """Write one of ``KINDS`` with the channels of every network divided by ``divide``."""
+    torch.manual_seed(0)
+    kind = KINDS[name]
+    out.mkdir(parents=True, exist_ok=True)
+    _unet(out / "unet", kind, divide)
+    _vae(out / "vae", min(divide, 8), kind.scaling)
+    for text, suffix in zip(kind.texts, ("", "_2"), strict=False):
+        _text(out / f"text_encoder{suffix}", text, divide)
+        _tokenizer(out / f"tokenizer{suffix}")
+    _scheduler(out / "scheduler", kind.prediction)
     _light_decoder(out / "light_decoder", divide)
     _teacher(out / "teacher")
+    second = len(kind.texts) > 1
     _index(out, "StableDiffusionXLPipeline" if second else "StableDiffusionPipeline", second)
     return out
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("sd15", "sdxl"))
+    parser.add_argument("kind", choices=tuple(KINDS))
     parser.add_argument("out", type=Path)
     parser.add_argument("--divide", type=int, default=1, help="divide every width by this")
     given = parser.parse_args()

@@ -1,7 +1,7 @@
 """Writing and checking shards: encode, tar, hash, fsync and rename; then `verify`, which reads every byte. Images are
 random noise of the configuration's size. The last row is a real guided run: `writing_share` is the part of its wall
-time in which shards are encoded, hashed, written and committed, beside sampling; `writing_busy_share` is what of that a
-processor worked, the rest is waiting for the disk or for a core that sampling has.
+time in which shards are closed (images still being encoded are waited for, then all is hashed, written and committed),
+beside sampling; `writing_busy_share` is what of that its thread worked, encoding in other threads left out.
 """
 
 from __future__ import annotations

@@ -72,14 +72,14 @@ def _held(row: harness.Row, bar: str, met: bool) -> harness.Row:
     return {**row, "bar": bar, "met": "yes" if met else "no"}
 
 
-def run(config: RunConfig, out: Path) -> Iterator[harness.Row]:
-    """Estimate, then make and commit every shard by one worker."""
+def run(config: RunConfig, out: Path, generator: Stub | None = None) -> Iterator[harness.Row]:
+    """Plan, then make and commit every shard by one worker; its samples are the stub's, or those of ``generator``."""
     directory, images = RunDirectory(out), config.synthesis.images
     began = time.perf_counter()
     directory.claim(config)
     yield _row("plan", images, time.perf_counter() - began, "plan.parquet written")
     with Leases(out / "shards") as leases:
-        worker = assemble(config, out, leases, generator=Stub(config))
+        worker = assemble(config, out, leases, generator=generator or Stub(config))
         clock, began, size = StoreClock(worker.maker), time.perf_counter(), 0
         for record in worker.make_missing(Rank()):
             size += record.size_bytes

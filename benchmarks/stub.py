@@ -11,6 +11,7 @@ import yaml
 
 from prism_fast.config import RunConfig
 from prism_fast.dataset.sample import Sample
+from prism_fast.labels.load import load_label_space
 from prism_fast.prompts.row import PlanRow
 from prism_fast.synthesis.synthesizer import Made
 
@@ -41,10 +42,9 @@ def stub_config(folder: Path, images: int = 7, shard_size: int = 2, **sections: 
 class Stub:
     """Stands in for a Synthesizer."""
 
-    classes = 3
-
     def __init__(self, config: RunConfig) -> None:
         self.config, self.hashes = config, {"diffusion": "d", "teacher": "t"}
+        self.classes = len(load_label_space(config.labels).classes)
 
     def parts(self, rows: Sequence[PlanRow]) -> list[Sequence[PlanRow]]:
         size = self.config.sampling.fixed_batch_size
@@ -59,5 +59,12 @@ class Stub:
     def _sample(self, row: PlanRow) -> Sample:
         index, label = row.index, row.label
         image = torch.full((3, 8, 8), (index + self.config.seed) % 251, dtype=torch.uint8)
-        meta = {"index": index, "label": label, "prompt": row.prompt, "objective_before": None, "energy_after": 0.5}
-        return Sample(index, image, label, torch.full((3,), float(index % 7)), meta)
+        meta = {
+            "index": index,
+            "label": label,
+            "class_name": row.class_name,
+            "prompt": row.prompt,
+            "objective_before": None,
+            "energy_after": 0.5,
+        }
+        return Sample(index, image, label, torch.full((self.classes,), float(index % 7)), meta)

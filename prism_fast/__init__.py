@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prism_fast.api import build_engines, distill, evaluate, report, select, synthesize, verify
+    from prism_fast.api import build_engines, check_gpu, distill, evaluate, report, select, synthesize, verify
     from prism_fast.config import load_config
     from prism_fast.dataset.shard_set import ShardSet
 
@@ -28,6 +28,7 @@ __all__ = [
     "ShardSet",
     "__version__",
     "build_engines",
+    "check_gpu",
     "distill",
     "evaluate",
     "load_config",
@@ -37,7 +38,7 @@ __all__ = [
     "verify",
 ]
 
-_API = ("build_engines", "distill", "evaluate", "report", "select", "synthesize", "verify")
+_API = ("build_engines", "check_gpu", "distill", "evaluate", "report", "select", "synthesize", "verify")
 _HOMES = dict.fromkeys(_API, "prism_fast.api") | {
     "ShardSet": "prism_fast.dataset.shard_set",
     "load_config": "prism_fast.config",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prism_fast.dataset.record import Record
     from prism_fast.distillation.trainer import Result
     from prism_fast.evaluation.comparison import Scored
+    from prism_fast.gpu_check.check import Checked, StepResult
     from prism_fast.operations.verify import Verdict
     from prism_fast.selection.select import Selection
     from prism_fast.workers.launch.job import LauncherName
@@ -100,19 +101,21 @@ def synthesize(
     """
     from prism_fast.process import prepare
 
+    if launch == "torchrun":
+        from prism_fast.workers.share import see_own_gpu
+
+        config = see_own_gpu(config)
     prepare()
-    from prism_fast.compile.tune import with_tuned_batch
     from prism_fast.storage.paths import run_path
     from prism_fast.workers.launch import Job, start
     from prism_fast.workers.rank import Rank
     from prism_fast.workers.stop import Stop
 
-    where = _path(store)
     job = Job(
-        config=with_tuned_batch(config, where),
+        config=config,
         out=run_path(out),
         workers=workers,
-        store=where,
+        store=_path(store),
         rank=rank or Rank(),
         progress=progress,
         log=log,
@@ -138,6 +141,39 @@ def verify(run: Path | str, *, progress: Progress | None = None) -> Verdict:
     return check(run_path(run), progress)
 
 
+def check_gpu(
+    config: RunConfig | None = None,
+    *,
+    device: str = "cuda:0",
+    only: Sequence[str] = (),
+    out: Path | str | None = None,
+    began: Callable[[str], None] = lambda name: None,
+    ended: Callable[[StepResult], None] = lambda result: None,
+) -> Checked:
+    """Check every part of the project on a GPU, a step at a time, each in a process of its own.
+
+    Args:
+        config: a run whose models the steps ``guided`` and ``shards`` take; small bundled ones without it.
+        device: the GPU.
+        only: steps, or groups of them as ``operators``; none means all.
+        out: where each step's messages and the answer as JSON are kept; without it nowhere.
+        began: told a step's name when it begins.
+        ended: told what a step found.
+
+    Raises:
+        InputError: there is no such GPU or step, or ``out`` cannot be written. RunError: the disk refused.
+    """
+    from prism_fast.gpu_check.check import check_all, chosen, require_gpu
+
+    require_gpu(device)
+    steps, where = chosen(only), _path(out)
+    if config is not None:
+        from prism_fast.compile.tune import with_tuned_batch
+
+        config = with_tuned_batch(config, None)
+    return check_all(steps, device, config, where, began, ended)
+
+
 def select(
     run: Path | str,
     *,
@@ -148,6 +184,7 @@ def select(
     agree: bool = False,
     duplicates: float | None = None,
     device: str = "cpu",
+    check: bool | None = None,
     phase: Callable[[str], AbstractContextManager[Progress]] | None = None,
 ) -> Selection:
     """Choose which images of a finished run are trained on, lowest energies first; then ``distill.selection=true``.
@@ -161,6 +198,7 @@ def select(
         agree: refuse what the teacher takes for another class.
         duplicates: refuse what has this cosine or more with a kept image of its class.
         device: where the teacher runs, for ``duplicates``.
+        check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
         phase: opens a named phase of the work, whose progress is then told.
 
     Raises:
@@ -180,7 +218,7 @@ def select(
 
         prepare()
         require_device(device)
-    return choose(path, settings, device=device, phase=phase or silent)
+    return choose(path, settings, device=device, check=check, phase=phase or silent)
 
 
 def distill(
@@ -189,6 +227,7 @@ def distill(
     out: Path | str,
     *,
     device: str = "cpu",
+    check: bool | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train a student on a synthesized dataset; called again after an interruption it goes on.
@@ -198,6 +237,7 @@ def distill(
         run: the run's directory.
         out: where the student and its checkpoint go.
         device: where student and teacher compute.
+        check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
         progress: told every few steps: steps done, steps in all, loss.
 
     Raises:
@@ -210,7 +250,7 @@ def distill(
     from prism_fast.distillation.run import distill_run
     from prism_fast.storage.paths import local_path
 
-    return distill_run(config, local_path(run), local_path(out), device=device, progress=progress)
+    return distill_run(config, local_path(run), local_path(out), device=device, check=check, progress=progress)
 
 
 def evaluate(
@@ -220,6 +260,8 @@ def evaluate(
     *,
     device: str = "cpu",
     batch_size: int = 128,
+    ground_truth: Path | str | None = None,
+    real: Path | str | None = None,
 ) -> list[Scored]:
     """Top-1 and top-5 on real pictures, a result for each test set.
 
@@ -233,6 +275,9 @@ def evaluate(
             folders' names begin with.
         device: where the classifier computes.
         batch_size: pictures seen at once.
+        ground_truth: a file of pictures' names and classes, for pictures that lie in no class folders.
+        real: ``real.json`` of reassessed-imagenet, for ImageNet's validation pictures: any of a picture's labels is
+            right, pictures without one are left out.
 
     Raises:
         InputError: no such classifier, device or label space, or test sets of another number of classes. DataError: a
@@ -242,32 +287,39 @@ def evaluate(
     from prism_fast.process import prepare
 
     prepare()
-    from prism_fast.evaluation.comparison import score_bundled, score_folder
-    from prism_fast.evaluation.folder import crop_of, open_folder
+    from prism_fast.errors import InputError
+    from prism_fast.evaluation.comparison import score_bundled
+    from prism_fast.evaluation.scoring import score_pictures
     from prism_fast.models.bundled import resolve
     from prism_fast.models.classifier import load_classifier
     from prism_fast.models.device import require_device
 
     require_device(device)
     name, space = str(classifier), None if labels is None else str(labels)
-    found = resolve(name, "teacher")
-    network = load_classifier(found)
-    if str(pictures) == "minis":
-        return score_bundled(name, network, batch_size, space, device)
-    crop = crop_of(network, trained_by_timm=not Path(found).exists())
-    return [score_folder(name, network, open_folder(Path(pictures)), crop, batch_size, space, device)]
+    network = load_classifier(resolve(name, "teacher"))
+    truth, reassessed = (None if file is None else Path(file) for file in (ground_truth, real))
+    if str(pictures) != "minis":
+        path = Path(pictures)
+        return [score_pictures(name, network, path, batch_size, space, device, ground_truth=truth, real=reassessed)]
+    if truth or reassessed:
+        raise InputError("--ground-truth and --real are for pictures of your own; give --pictures DIR")
+    return score_bundled(name, network, batch_size, space, device)
 
 
-def report(run: Path | str, out: Path | str | None = None, *, picture: Path | str | None = None) -> Path:
+def report(
+    run: Path | str, out: Path | str | None = None, *, picture: Path | str | None = None, check: bool | None = None
+) -> Path:
     """Write one self-contained HTML page about a run; gives its path.
 
     Args:
         run: what ``synthesize`` or ``demo`` wrote.
         out: the HTML file; ``report.html`` in the run when not given.
         picture: also write a PNG there: the first four images of each class, of at most 64.
+        check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
 
     Raises:
-        DataError: there is no run. InputError: there can be no such file. RunError: the disk refused.
+        DataError: there is no run, or one of its shards is damaged. InputError: there can be no such file.
+        RunError: the disk refused.
     """
     from prism_fast.dataset.shard_set import ShardSet
     from prism_fast.evaluation.first import first_of_each_class
@@ -278,9 +330,9 @@ def report(run: Path | str, out: Path | str | None = None, *, picture: Path | st
 
     path = local_path(run)
     main = main_run(path)
-    page = build_report(gather(path), _path(out) or path / "report.html")
+    page = build_report(gather(path, check), _path(out) or path / "report.html")
     if picture is not None:
-        save_class_grid(list(first_of_each_class(ShardSet.discover(main), 4)), 4, local_path(picture))
+        save_class_grid(list(first_of_each_class(ShardSet.discover(main, check=False), 4)), 4, local_path(picture))
     return page
 
 

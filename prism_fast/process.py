@@ -18,6 +18,8 @@ def prepare() -> None:
 
     # torch counts the machine's cores; containers restrict which of them this process may use.
     torch.set_num_threads(threads())
+    # The same bytes each time: of cuDNN's algorithms, those that add in one order.
+    torch.backends.cudnn.deterministic = True
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from prism_fast.dataset.sealed import SEAL, self_hash
@@ -31,11 +33,27 @@ def cut(path: Path) -> None:
     rewrite(path, lambda data: data.__delitem__(slice(len(data) - 512, None)))
 
 
+def make_pipe(path: Path) -> None:
+    """A pipe that nobody writes to in place of a file: whoever opens it waits for ever."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def drop_tensor(path: Path) -> None:
     """The first one of a safetensors file."""
     state = load_file(path)
     del state[min(state)]
     save_file(state, path, {"format": "pt"})
+
+
+def add_tensor(path: Path) -> None:
+    """One more in a safetensors file, of which no network knows."""
+    save_file({**load_file(path), "surprise": torch.zeros(3)}, path, {"format": "pt"})
+
+
+def quantise(path: Path) -> None:
+    """A safetensors file whose numbers are whole ones of eight bits."""
+    save_file({name: value.to(torch.int8) for name, value in load_file(path).items()}, path, {"format": "pt"})
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -21,6 +21,7 @@ NAMES = [
     "ShardSet",
     "__version__",
     "build_engines",
+    "check_gpu",
     "distill",
     "evaluate",
     "load_config",

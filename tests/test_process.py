@@ -1,4 +1,4 @@
-"""How many threads torch is given (users.md 9)."""
+"""How many threads torch is given."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def test_omp_num_threads_asks_for_fewer_than_there_are_cores(
     with restored():
         process.prepare()
         assert torch.get_num_threads() == threads
+
+
+def test_cudnn_adds_in_one_order() -> None:
+    """Else the bytes of a run differ from process to process on one GPU."""
+    with restored():
+        torch.backends.cudnn.deterministic = False
+        process.prepare()
+        assert torch.backends.cudnn.deterministic

@@ -33,3 +33,38 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Opened:
+    """``with engine:`` opens it and closes it again. What takes nothing has nothing more to write."""
+
+    def open(self) -> Self:
+        """Take what a run needs; returns itself."""
+        return self
+
+    def close(self) -> None:
+        """Free what ``open`` took."""
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Around(Opened):
+    """An engine around another one, which is opened and closed with it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name = engine, engine.name
+
+    def open(self) -> Self:
+        """Open the engine inside."""
+        self.engine.open()
+        return self
+
+    def close(self) -> None:
+        """Close the engine inside."""
+        self.engine.close()

@@ -36,5 +36,8 @@ def smaller(part: str = "") -> str:
     """What to make smaller, for ``part`` or for the whole run."""
     if part == "energy_gradient":
         return "choose a smaller engines.gradient_batch"
-    both = "sampling.batch_size" if part else "sampling.batch_size or engines.gradient_batch"
-    return f"choose a smaller {both}"
+    if part == "decoder":
+        return "choose a smaller engines.decoder_batch"
+    if part:
+        return "choose a smaller sampling.batch_size"
+    return "choose a smaller sampling.batch_size, engines.gradient_batch or engines.decoder_batch"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from prism_engines.caches import FOLDER as CACHE_FOLDER
 from prism_engines.errors import EngineError, EngineInputError
 from prism_engines.spec import EngineKey, EngineSpec, inputs_json
 
@@ -77,9 +78,10 @@ def require_match(key: EngineKey, spec: EngineSpec) -> None:
 
 
 def stored_files(folder: Path) -> tuple[StoredFile, ...]:
-    """Every file below ``folder``, flushed to the disk."""
+    """Every file below ``folder``, flushed to the disk; what a machine keeps for itself beside them is none."""
     files = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    kept = folder / CACHE_FOLDER
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and kept not in p.parents):
         sync(path)
         files.append(StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)))
     return tuple(files)

@@ -3,6 +3,8 @@
 ::
 
     STORE/<digest of the key>/engine.json    the record, and the files that the backend wrote beside it
+    STORE/<digest of the key>/cache/         what a machine keeps for opening it faster: no part of the engine
+    STORE/cache/                             what backends keep for building faster
     STORE/.staging/<host>-<pid>-<random>/    a build in progress; renaming it to its digest is the commit
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from prism_base.attempts import is_dead, new_attempt
 
+from prism_engines.caches import FOLDER as CACHE_FOLDER
 from prism_engines.errors import EngineError, EngineInputError, EngineMissingError
 from prism_engines.record import EngineRecord, Scalar, read_record, require_match, stored_files, sync, write_record
 from prism_engines.spec import EngineKey, EngineSpec
@@ -54,6 +57,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def cache(self) -> Path:
+        """Where backends keep what makes the next build faster; all of it may be removed."""
+        return self.root / CACHE_FOLDER
 
     def folder(self, digest: str) -> Path:
         """Where the engine called ``digest`` lies."""

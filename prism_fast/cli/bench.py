@@ -12,7 +12,7 @@ from prism_fast.cli.common import SetOpt, StoreOpt
 from prism_fast.process import prepare
 from prism_fast.storage.paths import local_path
 
-NAMES = ("guided", "kernels", "engines", "loader", "shards", "stress")
+NAMES = ("guided", "kernels", "engines", "loader", "memory", "shards", "stress")
 
 
 def bench(

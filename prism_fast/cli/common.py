@@ -24,6 +24,10 @@ StoreOpt = Annotated[
     Path | None,
     typer.Option("--store", parser=local_path, help="Engine store; default: $PRISM_FAST_STORE, else below ~/.cache."),
 ]
+CheckOpt = Annotated[
+    bool | None,
+    typer.Option("--check/--no-check", help="Hash every shard first, or none; default: only of a small run."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _PLAIN_EVERY_S = 10.0

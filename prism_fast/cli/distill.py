@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prism_fast.cli.common import ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json
+from prism_fast.cli.common import CheckOpt, ConfigArg, JsonOpt, OutOpt, ProgressBars, SetOpt, echo_json
 from prism_fast.storage.paths import local_path
 
 
@@ -16,6 +16,7 @@ def distill(
     run: Annotated[Path, typer.Option("--run", parser=local_path, help="Directory that 'synthesize' wrote.")],
     out: OutOpt,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    check: CheckOpt = None,
     set_: SetOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
@@ -25,7 +26,7 @@ def distill(
 
     settings = load_config(config, set_ or ())
     with ProgressBars().phase("distill") as progress:
-        result = train(settings, run, out, device=device, progress=progress)
+        result = train(settings, run, out, device=device, check=check, progress=progress)
     if json_output:
         echo_json(
             {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, LocalRunArg, OutOpt, ProgressBars, echo_json
+from prism_fast.cli.common import CheckOpt, JsonOpt, LocalRunArg, OutOpt, ProgressBars, echo_json
 
 
 class Layout(StrEnum):
@@ -28,13 +28,14 @@ def export(
     out: OutOpt,
     layout: Annotated[Layout, typer.Option("--format", help="One folder a class, or Parquet.")],
     selected: Annotated[bool, typer.Option("--selected", help="Leave out what 'select' rejected.")] = False,
+    check: CheckOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
     """Write a run's images as one folder a class, or as Parquet with logits and prompts."""
     from prism_fast.operations.export import export as write
 
     with ProgressBars().phase("export, images") as progress:
-        images = write(run, out, _NAMES[layout], progress, selected)
+        images = write(run, out, _NAMES[layout], progress, selected, check)
     if json_output:
         echo_json({"images": images, "format": layout.value, "out": str(out)})
     else:

@@ -21,6 +21,7 @@ from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.export import export
 from prism_fast.cli.extend import extend
+from prism_fast.cli.gpu_check import gpu_check
 from prism_fast.cli.kernels import kernels
 from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for _command in (demo, build_engines, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
+app.command("gpu-check")(gpu_check)
 app.command()(kernels)
 app.command()(bench)
 app.command()(tune)

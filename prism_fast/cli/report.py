@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prism_fast.cli.common import CheckOpt
 from prism_fast.storage.paths import local_path
 
 
@@ -23,10 +24,11 @@ def report(
             help="Also write a PNG: the first four images of each of at most 64 classes.",
         ),
     ] = None,
+    check: CheckOpt = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""
     from prism_fast import report as write
 
-    typer.echo(f"report: {write(run, out, picture=picture)}")
+    typer.echo(f"report: {write(run, out, picture=picture, check=check)}")
     if picture is not None:
         typer.echo(f"picture: {picture}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism_fast.cli.common import JsonOpt, ProgressBars, RunArg, echo_json
+from prism_fast.cli.common import CheckOpt, JsonOpt, ProgressBars, RunArg, echo_json
 
 if TYPE_CHECKING:
     from prism_fast.selection.select import Selection
@@ -26,6 +26,7 @@ def select(
         typer.Option("--duplicates", help="Refuse what has this cosine or more with a kept image of its class."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda, for --duplicates.")] = "cpu",
+    check: CheckOpt = None,
     json_output: JsonOpt = False,
 ) -> None:
     """Choose which images of a finished run are trained on, lowest energies first; then distill.selection=true."""
@@ -43,6 +44,7 @@ def select(
         agree=agree,
         duplicates=duplicates,
         device=device,
+        check=check,
         phase=ProgressBars().phase,
     )
     if json_output:

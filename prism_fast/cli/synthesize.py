@@ -106,7 +106,7 @@ def _rank(worker: str | None, workers: int | None, launch: Launcher | None, metr
 def _called(rank: Rank, launch: Launcher | None) -> str:
     """Who writes the JSON lines: a worker, or the launcher that tells of all its workers' shards."""
     if launch == Launcher.torchrun:
-        from prism_fast.workers.launch.torchrun import rank_of_torchrun
+        from prism_fast.workers.rank import rank_of_torchrun
 
         return str(rank_of_torchrun())
     return launch.value if launch else str(rank)

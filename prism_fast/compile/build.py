@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import torch
 from prism_engines.backends import backend as backend_named
@@ -16,7 +15,7 @@ from prism_engines.backends import backends
 from prism_engines.backends.base import Backend
 from prism_engines.backends.onnxruntime import open_onnx
 from prism_engines.backends.reasons import extra, module_reasons
-from prism_engines.base import Engine
+from prism_engines.base import Around, Engine
 from prism_engines.errors import EngineBuildError, EngineError, EngineInputError, GateError
 from prism_engines.gate import GateResult, Inputs, gate
 from prism_engines.graph import Graph
@@ -32,11 +31,20 @@ from prism_fast.synthesis.synthesizer import Synthesizer
 Log = Callable[[str], None]
 #: Tried in this order when no precision is asked for: the first one that the backend has and the gate passes.
 PREFERRED: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+#: The same on a GPU for what makes pixels or reads them: bf16 has 8 significant bits and fp16 has 11, and near white
+#: steps of 8 bits are those of the image itself. A UNet's values and a gradient may leave the range of fp16.
+PREFERRED_FOR_PIXELS: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+PIXELS = ("decoder", "teacher")
 
 
 def precision_of(name: str) -> Precision | None:
     """A precision by name; ``auto`` is none in particular."""
     return None if name == "auto" else cast(Precision, name)
+
+
+def preferred(spec: EngineSpec) -> tuple[Precision, ...]:
+    """The precisions of a part in the order in which they are tried; on the CPU it is the same for every part."""
+    return PREFERRED_FOR_PIXELS if spec.on_cuda and spec.part in PIXELS else PREFERRED
 
 
 @dataclass(frozen=True)
@@ -112,11 +120,10 @@ class Builder:
             EngineInputError: the name is unknown, or no backend can build here; every reason is in the message.
         """
         if name not in ("auto", "all"):
-            return [backend_named(name)]
+            return [backend_named(name, self.store.cache)]
         spec = self.parts.get("decoder").spec
-        reasons = {
-            b: self._reasons(b, spec) or (b.run_reasons(spec) if name == "auto" else []) for b in backends().values()
-        }
+        known = backends(self.store.cache).values()
+        reasons = {b: self._reasons(b, spec) or (b.run_reasons(spec) if name == "auto" else []) for b in known}
         if usable := [b for b, why in reasons.items() if not why]:
             return usable
         raise EngineInputError("; ".join(f"{b.name}: {', '.join(why)}" for b, why in reasons.items()))
@@ -151,7 +158,7 @@ class Builder:
         self, part: Part, graph: Graph, backend: Backend, precision: Precision | None, probes: Probes
     ) -> EngineRecord:
         """The first precision that works; what fails moves on to the next, and counts when none is left."""
-        wanted = [precision] if precision else [p for p in PREFERRED if p in backend.precisions]
+        wanted = [precision] if precision else [p for p in preferred(part.spec) if p in backend.precisions]
         reasons: list[str] = []
         wrong: list[str] = []
         for i, one in enumerate(wanted):
@@ -224,29 +231,13 @@ class Builder:
             return gate(OnHost(engine), OnHost(part.oracle, spec.device), probes.get(), outputs, precision, name, False)
 
 
-class OnHost:
+class OnHost(Around):
     """An engine of some device whose outputs lie on the host, wherever its inputs do."""
 
     def __init__(self, engine: Engine, device: str = "cpu") -> None:
-        self.engine, self.device, self.name = engine, device, engine.name
-
-    def open(self) -> Self:
-        """Open the engine."""
-        self.engine.open()
-        return self
+        super().__init__(engine)
+        self.device = device
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The engine's outputs, on the host."""
         return tuple(out.cpu() for out in self.engine.run(*(x.to(self.device) for x in inputs)))
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

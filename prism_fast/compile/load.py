@@ -7,12 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 from prism_engines.backends import backend as backend_named
-from prism_engines.base import Engine
+from prism_engines.base import Around, Engine
 from prism_engines.errors import EngineBuildError, EngineError, EngineInputError
 from prism_engines.memory import is_out_of_memory, smaller
 from prism_engines.record import EngineRecord
@@ -36,34 +34,17 @@ class Compiled:
     digests: dict[str, str]
 
 
-class FromBoxes:
+class FromBoxes(Around):
     """A compiled energy gradient, which takes views as matrices, as the sampler calls it: with boxes (n, 5)."""
 
     def __init__(self, engine: Engine, synthesizer: Synthesizer) -> None:
-        self.engine, self.name = engine, engine.name
+        super().__init__(engine)
         self.size_in, self.size_out = synthesizer.sampler.image_size, synthesizer.view_size
-
-    def open(self) -> Self:
-        """Open the engine."""
-        self.engine.open()
-        return self
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Energy, gradient and logits of ``(latents, labels, boxes)``."""
         latents, labels, boxes = inputs
         return self.engine.run(latents, labels, *view_matrices(boxes, self.size_in, self.size_out))
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _fastest(records: list[EngineRecord]) -> EngineRecord:

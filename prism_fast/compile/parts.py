@@ -120,6 +120,7 @@ class Parts:
             )
         self.batch, self.latent = config.sampling.fixed_batch_size, synthesizer.sampler.latent_shape
         self.gradient_batch = config.engines.gradient_batch or self.batch
+        self.decoder_batch = min(config.engines.decoder_batch or self.batch, self.batch)
         self.tokens = model.tokenizer.model_max_length
         # With classifier-free guidance at every step its branches share a batch; else they are two runs of one engine,
         # and a step without it is one.
@@ -170,6 +171,8 @@ class Parts:
         steps = self.synthesizer.sampler.savings
         if name == "energy_gradient":
             return sum(step.gradient == "fresh" for step in steps) * -(-self.batch // self.gradient_batch)
+        if name == "decoder":
+            return -(-self.batch // self.decoder_batch)
         if not name.startswith("unet"):
             return 1
         own = [step for step in steps if step.network == (name.removeprefix("unet_") if "_" in name else "whole")]
@@ -253,9 +256,10 @@ class Parts:
         return self._forward_part(name, module, inputs, ("tokens", "mask"), outputs, _settings(encoder), random)
 
     def _decoder(self) -> Part:
-        inputs = (torch.zeros(self.batch, *self.latent, device=self.synthesizer.device),)
-        settings = _decoding(self.synthesizer.decoder)
-        return self._forward_part("decoder", self.synthesizer.decoder, inputs, ("latents",), ("images",), settings)
+        inputs = (torch.zeros(self.decoder_batch, *self.latent, device=self.synthesizer.device),)
+        decoder = self.synthesizer.decoder
+        part = self._forward_part("decoder", decoder, inputs, ("latents",), ("images",), _decoding(decoder))
+        return replace(part, oracle=InChunks(part.oracle, self.decoder_batch))  # the gate's real inputs are a batch
 
     def _teacher(self) -> Part:
         size, teacher = self.synthesizer.sampler.image_size, self.synthesizer.teacher

@@ -22,7 +22,8 @@ from prism_fast.process import prepare
 from prism_fast.synthesis.overlap import pipelined
 from prism_fast.synthesis.synthesizer import Synthesizer
 
-#: Rounds timed after one that warms up, a batch for each stream; the fastest counts: others only make one slower.
+#: Rounds timed after one that warms up, of as many batches as a run has in flight; the fastest counts: others only
+#: make one slower.
 ROUNDS = 3
 OUT_OF_MEMORY = 3
 
@@ -34,16 +35,17 @@ def _peak_bytes(device: str) -> int:
 
 
 def trial(config: RunConfig, store: Path) -> dict[str, float]:
-    """Images a second of one batch a stream, and peak memory."""
+    """Images a second and peak memory, batches overlapping as they do in a run."""
     eager = Synthesizer.load(config)
     synthesizer = compile_run(eager, {}, lambda line: print(line, file=sys.stderr), store).synthesizer
-    streams = config.launch.streams
-    rows = build_plan(config, streams * config.sampling.fixed_batch_size)
+    depth, streams = config.launch.pipeline_depth, config.launch.streams
+    rows = build_plan(config, (depth + streams) * config.sampling.fixed_batch_size)
+    stages = (lambda part: (part, synthesizer.denoise(part)), lambda pair: synthesizer.finish(*pair))
     seconds = []
     with shared_threads(streams):
         for _ in range(ROUNDS + 1):
             start = time.perf_counter()
-            for _ in pipelined(synthesizer.parts(rows), (synthesizer.make,), 0, streams):
+            for _ in pipelined(synthesizer.parts(rows), stages, depth, streams):
                 pass
             seconds.append(time.perf_counter() - start)
     return {"images_per_s": len(rows) / min(seconds[1:]), "peak_bytes": _peak_bytes(config.sampling.device)}

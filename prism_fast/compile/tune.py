@@ -47,18 +47,30 @@ RunTrial = Callable[[RunConfig, Path], Trial]
 
 
 def device_name(device: str) -> str:
-    """What the choice is stored for."""
+    """What the choice is stored for.
+
+    Raises:
+        InputError: there is no such GPU.
+    """
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.get_device_name(device)
+        try:
+            return torch.cuda.get_device_name(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"device {device!r} cannot be used here ({reason}); see 'prism-fast doctor'") from error
     return f"{platform.machine()} {len(os.sched_getaffinity(0))} cores"
 
 
 def tuned_file(config: RunConfig, store: Path) -> Path:
-    """Where the choice for this device and configuration is kept; the batch size itself is no part of its name."""
+    """Where the choice for this device and configuration is kept.
+
+    The batch size itself is no part of its name, nor is the number of a GPU: ``cuda:1`` is as good as its neighbour.
+    """
     data = config.model_dump(mode="json", include={"models", "sampling", "guidance", "engines", "launch"})
     del data["sampling"]["batch_size"]
+    data["sampling"]["device"] = config.sampling.device.partition(":")[0]
     text = json.dumps([device_name(config.sampling.device), data], sort_keys=True)
     return store / "batch" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 

@@ -13,10 +13,7 @@ from pydantic import ValidationError
 
 from prism_fast.config.schema import RunConfig
 from prism_fast.errors import ConfigError, InputError
-
-#: What PyYAML answers a text with that is none of its own, or that is nested too deeply.
-_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
-_SHOWN = 80
+from prism_fast.storage.yaml_document import cut, load_yaml
 
 
 def bundled_configs() -> dict[str, str]:
@@ -36,10 +33,7 @@ def load_config(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Ru
         InputError: no such configuration.
         ConfigError: not YAML, an unknown key or a value out of range; the message names the key.
     """
-    try:
-        data = yaml.safe_load(_read(str(name_or_path)))
-    except _NOT_YAML as error:
-        raise ConfigError(f"{name_or_path} is not valid YAML: {_reason(error)}") from error
+    data = load_yaml(_read(str(name_or_path)), f"{name_or_path} is not valid YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{name_or_path} is not a mapping of sections")
     for assignment in assignments:
@@ -68,13 +62,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
     return dict(map(_parsed, assignments))
 
 
-def _read(name_or_path: str) -> str:
+def _read(name_or_path: str) -> bytes:
     if name_or_path in bundled_configs():
-        return (resources.files("prism_fast.configs") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        return (resources.files("prism_fast.configs") / f"{name_or_path}.yaml").read_bytes()
     path = Path(name_or_path)
     try:
         if path.is_file():
-            return path.read_text(encoding="utf-8-sig")
+            return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read configuration {_short(name_or_path)}: {error.strerror or error}") from error
     names = ", ".join(bundled_configs())
@@ -85,14 +79,12 @@ def _parsed(assignment: str) -> tuple[str, object]:
     key, sep, text = assignment.partition("=")
     if not sep:
         raise ConfigError(f"--set {_short(assignment)} is not of the form key=value, for example guidance.scale=0.4")
-    try:
-        value, comment = yaml.safe_load(text), _comment_of(text)
-    except _NOT_YAML as error:
-        raise ConfigError(f"--set {_cut(key)}: {_short(text)} is not a YAML value: {_reason(error)}") from error
+    value = load_yaml(text, f"--set {cut(key)}: {_short(text)} is not a YAML value")
+    comment = _comment_of(text)
     if comment is _Comment.AFTER_PLAIN_TEXT:  # of a shell's words nothing is meant to be left out
         return key.strip(), text.strip()
     if comment is _Comment.AFTER_OTHERS:
-        raise ConfigError(f"--set {_cut(key)}: {_short(text)} has a comment behind its value; leave it out")
+        raise ConfigError(f"--set {cut(key)}: {_short(text)} has a comment behind its value; leave it out")
     return key.strip(), value
 
 
@@ -113,20 +105,8 @@ def _comment_of(text: str) -> _Comment:
     return _Comment.AFTER_PLAIN_TEXT if plain else _Comment.AFTER_OTHERS
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
 def _short(text: str) -> str:
-    return repr(_cut(text))
-
-
-def _reason(error: BaseException) -> str:
-    """First line of a parser's complaint; what is none of PyYAML's own says too little by itself."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    said = (str(error).splitlines() or [""])[0]
-    return _cut(said if isinstance(error, yaml.YAMLError | ValueError) and said else f"{type(error).__name__} {said}")
+    return repr(cut(text))
 
 
 def _put(data: dict[str, Any], key: str, value: object) -> None:
@@ -135,7 +115,7 @@ def _put(data: dict[str, Any], key: str, value: object) -> None:
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {_cut(key)}: {_short(parent)} is not a section of the configuration")
+            raise ConfigError(f"--set {cut(key)}: {_short(parent)} is not a section of the configuration")
     node[last] = value
 
 
@@ -144,6 +124,6 @@ def _validated(data: dict[str, Any], name: str = "") -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ": ".join(filter(None, (name, _cut(".".join(str(part) for part in first["loc"])))))
+        where = ": ".join(filter(None, (name, cut(".".join(str(part) for part in first["loc"])))))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {first['msg']}{more}") from error

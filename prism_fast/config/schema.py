@@ -155,6 +155,13 @@ class EnginesConfig(_Document):
         description="rows of an energy gradient at once, compiled, or eager on a GPU or in half precision; null: "
         "sampling.batch_size",
     )
+    decoder_batch: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_ROWS,
+        description="rows that the decoder of the images takes at once, compiled, or eager on a GPU or in half "
+        "precision; null: sampling.batch_size",
+    )
     fused_norms: bool = Field(False, description="eager only: group norm and SiLU of the decoder in one operator")
     parts: tuple[EnginePart, ...] = Field(
         ("text_encoder", "unet", "decoder", "energy_gradient", "teacher"),
@@ -297,7 +304,8 @@ class RunConfig(_Document):
     def run_hash(self) -> str:
         """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out.
 
-        So is the number of images: sample i is the same in a longer run, and a run can be extended.
+        So is the number of images: sample i is the same in a longer run, and a run can be extended. A key that came
+        later is left out while it has its default, so that runs that were begun without it go on.
 
         Raises:
             ConfigError: ``sampling.batch_size`` is still ``auto``.
@@ -306,4 +314,6 @@ class RunConfig(_Document):
         sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
         data = self.model_dump(mode="json", include=sections)
         del data["sampling"]["device"], data["synthesis"]["images"]
+        if data["engines"]["decoder_batch"] is None:
+            del data["engines"]["decoder_batch"]
         return hash_of(data)

@@ -24,9 +24,23 @@ from prism_fast.data.descriptors import make_room
 from prism_fast.dataset.shard import Shard
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
+from prism_fast.sampling.transfer import to_device
 
+#: On the CPU the student needs the other cores; under a GPU the host has nothing else to do than to decode.
 _MAX_THREADS = 4
 _SHUFFLE_BUFFER = 16384
+#: The samples that wait in it lie encoded in memory, and 16,384 PNG of 1024 pixels are 28 GB.
+_SHUFFLE_BYTES = 4 << 30
+
+
+def shuffle_fill(shards: ShardSet) -> int:
+    """How many samples the shuffle buffer holds: :data:`_SHUFFLE_BUFFER`, or what fits :data:`_SHUFFLE_BYTES`.
+
+    It is a function of the shards: another number would be another order of the samples.
+    """
+    records = [shard.record for shard in shards.shards]
+    fitting = _SHUFFLE_BYTES * sum(record.rows for record in records) // sum(record.size_bytes for record in records)
+    return max(1, min(shards.rows, _SHUFFLE_BUFFER, fitting))
 
 
 def _pipeline(
@@ -36,6 +50,7 @@ def _pipeline(
     device: torch.device,
     mean: Sequence[float],
     std: Sequence[float],
+    fill: int,
     checkpoint: bytes | None,
 ) -> Any:
     # Untyped on purpose: DALI's annotations leave out its enums and device_id=None.
@@ -44,10 +59,11 @@ def _pipeline(
     types: Any = importlib.import_module("nvidia.dali.types")
 
     gpu = device.type == "cuda"
+    cores = len(os.sched_getaffinity(0))
 
     @dali.pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=config.batch_size,
-        num_threads=min(_MAX_THREADS, len(os.sched_getaffinity(0))),
+        num_threads=cores if gpu else min(_MAX_THREADS, cores),
         device_id=(device.index or 0) if gpu else None,
         seed=config.seed % 2**31,
         enable_checkpointing=True,
@@ -61,7 +77,7 @@ def _pipeline(
             dtypes=[types.UINT8, types.INT32, types.FLOAT16],
             missing_component_behavior="error",
             random_shuffle=True,
-            initial_fill=min(shards.rows, _SHUFFLE_BUFFER),
+            initial_fill=fill,
             shuffle_after_epoch=True,
             shuffle_after_epoch_seed=config.seed % 2**31,
             dont_use_mmap=True,
@@ -99,14 +115,15 @@ class DaliLoader:
         self._shards, self._config, self._device = shards, config, device
         self._mean, self._std = tuple(mean), tuple(std)
         self._pipe: Any = None
+        self._copied: torch.cuda.Event | None = None
         self._files = ExitStack()
         self._indices = self._files.enter_context(_indices(shards))
-        self._open(None)
+        self._open(shuffle_fill(shards), None)
 
-    def _open(self, checkpoint: bytes | None) -> None:
-        self._pipe = None
+    def _open(self, fill: int, checkpoint: bytes | None) -> None:
+        self._pipe, self._fill = None, fill
         make_room(len(self._shards.shards))
-        settings = (self._config, self._device, self._mean, self._std)
+        settings = (self._config, self._device, self._mean, self._std, fill)
         try:
             self._pipe = _pipeline(self._shards, self._indices, *settings, checkpoint)
             self._pipe.build()
@@ -118,37 +135,55 @@ class DaliLoader:
 
     def __next__(self) -> Batch:
         folder = self._shards.shards[0].tar.parent
+        if self._copied is not None:  # DALI writes its next batch where the last one was copied from
+            self._copied.synchronize()
         try:
-            images, raw_labels, logits = self._pipe.run()
+            outputs = self._pipe.run()
         except RuntimeError as error:
             raise DataError(f"DALI cannot read {folder}: {_reason(error)}") from error
-        labels = from_dlpack(raw_labels.as_tensor()).flatten().long()  # on the CPU, whatever decodes the images
+        images, raw_labels, raw_logits = (_view(output) for output in outputs)
+        labels = raw_labels.flatten().long()  # on the CPU, whatever decodes the images
         require_labels(labels, self._shards.classes, folder)
-        return Batch(self._tensor(images), labels.to(self._device), self._tensor(logits).float())
-
-    def _tensor(self, output: Any) -> Tensor:
-        # DALI reuses the buffer in the next run, hence the copy.
-        view: Tensor = from_dlpack(output.as_tensor())
-        return view.to(self._device, copy=True)
+        labels, logits = to_device([labels, raw_logits], self._device)
+        batch = Batch(images.to(self._device, copy=True), labels, logits.float())
+        self._copied = _mark(self._device)
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """DALI's serialised state as bytes in a tensor, which torch loads with ``weights_only=True``."""
-        return {"loader": "dali", "checkpoint": torch.frombuffer(bytearray(self._pipe.checkpoint()), dtype=torch.uint8)}
+        checkpoint = torch.frombuffer(bytearray(self._pipe.checkpoint()), dtype=torch.uint8)
+        return {"loader": "dali", "fill": self._fill, "checkpoint": checkpoint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved position by building the pipeline anew.
+        """Continue from a saved position by building the pipeline anew, with the shuffle buffer that it had.
 
         Raises:
             DataError: the state is another loader's, or the shards changed.
         """
         if state.get("loader") != "dali":
             raise DataError(f"loader state was saved by {state.get('loader')!r}, this is the DALI loader")
-        self._open(bytes(state["checkpoint"].numpy()))
+        fill = int(state.get("fill", min(self._shards.rows, _SHUFFLE_BUFFER)))  # before there was a bound in bytes
+        self._open(fill, bytes(state["checkpoint"].numpy()))
 
     def close(self) -> None:
         """Drop the pipeline, its threads and its files."""
         self._pipe = None
         self._files.close()
+
+
+def _view(output: Any) -> Tensor:
+    """A batch of DALI's as it lies in a buffer that the next run reuses."""
+    view: Tensor = from_dlpack(output.as_tensor())
+    return view
+
+
+def _mark(device: torch.device) -> torch.cuda.Event | None:
+    """An event that has happened when a GPU has done what it was given so far."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 @contextmanager

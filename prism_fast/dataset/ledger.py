@@ -21,6 +21,7 @@ from prism_fast.storage.files import parquet_source, replace, writing
 #: Why a sample is rejected; "" if it is not.
 REASONS = ("", "energy", "quota", "disagrees", "duplicate")
 _KEY = b"prism-fast"
+_CHUNK = 65_536  # rows that are Python objects at once
 _SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
@@ -92,7 +93,9 @@ def _digest(table: pa.Table) -> str:
     for name in _SCHEMA.names:
         column = table.column(name)
         if pa.types.is_string(column.type):
-            digest.update("\n".join(column.to_pylist()).encode())
+            for start in range(0, len(column), _CHUNK):
+                words = column.slice(start, _CHUNK).to_pylist()
+                digest.update(("\n" * (start > 0) + "\n".join(words)).encode())
         else:
             values = column.fill_null(-1).to_numpy() if column.null_count else column.to_numpy()
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -138,4 +141,9 @@ def rejected_samples(run: Path, hashes: Sequence[str]) -> dict[int, frozenset[in
         )
     out = ~table.column("accepted").to_numpy()
     index, shard = table.column("index").to_numpy()[out], table.column("shard").to_numpy()[out]
-    return {int(number): frozenset(index[shard == number].tolist()) for number in np.unique(shard)}
+    order = np.argsort(shard, kind="stable")
+    index, shard = index[order], shard[order]
+    numbers, starts = np.unique(shard, return_index=True)
+    ends = np.searchsorted(shard, numbers, side="right")
+    places = zip(numbers.tolist(), starts, ends, strict=True)
+    return {number: frozenset(index[start:end].tolist()) for number, start, end in places}

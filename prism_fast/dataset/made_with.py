@@ -12,10 +12,14 @@ from prism_fast.storage.files import read_if_there
 
 
 class MadeWith(Sealed):
-    """The weights and engines that a run was begun with; its first worker decides for all."""
+    """The weights, the engines and the kind of GPU that a run was begun with; its first worker decides for all.
+
+    ``gpu`` is absent on a CPU, and in runs of before it was written.
+    """
 
     models: dict[str, str]
     engines: dict[str, str]
+    gpu: str | None = None
 
 
 def load_made_with(path: Path) -> MadeWith | None:

@@ -19,7 +19,7 @@ from prism_fast.labels.space import LabelSpace
 from prism_fast.prompts.row import PlanRow
 from prism_fast.prompts.select import plan_row
 from prism_fast.storage.faults import failpoint
-from prism_fast.storage.files import building, parquet_source, read_if_there
+from prism_fast.storage.files import building, parquet_sink, parquet_source, read_if_there
 
 SCHEMA = pa.schema(
     [
@@ -74,7 +74,7 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Calla
     """
     space, total = load_label_space(config.labels), config.synthesis.images
     with building(path) as local:
-        with pq.ParquetWriter(local, SCHEMA) as writer:
+        with parquet_sink(local) as sink, pq.ParquetWriter(sink, SCHEMA) as writer:
             for start in range(0, total, chunk):
                 writer.write_table(as_table(plan_rows(config, space, start, min(start + chunk, total))))
         before()

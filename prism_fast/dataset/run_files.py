@@ -124,6 +124,9 @@ def _of_finish(directory: RunDirectory, records: Mapping[int, Record]) -> Iterat
     for path in (directory.manifest, directory.path / "README.md"):
         if not path.exists():
             yield Damage(path, f"{path.name} is missing; run the synthesis again", there=False)
+    card = directory.path / "README.md"
+    if card.exists() and not card.is_file():
+        yield Damage(card, f"{card.name} is not a file; delete it and run the synthesis again")
     if directory.manifest.exists() and not _lists(directory.manifest, [r for _, r in sorted(records.items())]):
         problem = f"{directory.manifest.name} does not list the run's shards; delete it and run the synthesis again"
         yield Damage(directory.manifest, problem)

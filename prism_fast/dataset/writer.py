@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,36 +29,62 @@ from prism_fast.storage.files import Draft, draft, make_folder, sync_directory
 _BLOCK = 512
 
 
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample as its files in a shard, (extension, bytes) each; it keeps neither pixels nor logits."""
+
+    index: int
+    meta: dict[str, Any]
+    files: tuple[tuple[str, bytes], ...]
+
+
 def encode_image(image: torch.Tensor, extension: str, quality: int) -> bytes:
-    """Encode a uint8 image (3, h, w); equal input gives equal bytes."""
-    buffer = io.BytesIO()
+    """Encode a uint8 image (3, h, w); equal input gives equal bytes. Other threads go on meanwhile."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    if extension == "jpg":
+        return _encode_jpeg(picture, quality)
+    buffer = io.BytesIO()
     if extension == "png":
         picture.save(buffer, "PNG", compress_level=4)
     else:
-        picture.save(buffer, {"jpg": "JPEG", "webp": "WEBP"}[extension], quality=quality)
+        picture.save(buffer, "WEBP", quality=quality)
     return buffer.getvalue()
 
 
-def _members(sample: Sample, extension: str, quality: int) -> list[tuple[str, bytes]]:
+def _encode_jpeg(picture: Image.Image, quality: int) -> bytes:
+    """Pillow gives the interpreter's lock back while it writes JPEG to a file, and holds it for a buffer of ours."""
+    with open(os.memfd_create("image"), "w+b", buffering=0) as file:
+        picture.save(file, "JPEG", quality=quality)
+        file.seek(0)
+        return file.readall()
+
+
+def encode_sample(sample: Sample, extension: str, quality: int) -> EncodedSample:
+    """A sample's files, in their order."""
     meta = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False).encode()
-    return [
+    files = (
         (extension, encode_image(sample.image, extension, quality)),
         ("cls", str(sample.label).encode()),
         ("label", np.int32(sample.label).tobytes()),
         ("json", meta),
         ("logits", sample.logits.to(torch.float16).numpy().astype("<f2").tobytes()),
-    ]
+    )
+    return EncodedSample(sample.index, sample.meta, files)
 
 
 def tar_bytes(samples: Sequence[Sample], extension: str, quality: int) -> tuple[bytes, str]:
+    """A shard of ``samples``; see :func:`join_samples`."""
+    return join_samples([encode_sample(sample, extension, quality) for sample in samples])
+
+
+def join_samples(samples: Sequence[EncodedSample]) -> tuple[bytes, str]:
     """A WebDataset tar of ``samples`` and its DALI index (format v1.2). Owner, time and order are pinned."""
     buffer = io.BytesIO()
     lines = [f"v1.2 {len(samples)}"]
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             entries = []
-            for name, data in _members(sample, extension, quality):
+            for name, data in sample.files:
                 info = tarfile.TarInfo(f"{sample.index:09d}.{name}")
                 info.size, info.mode = len(data), 0o644
                 offset = buffer.tell() + _BLOCK
@@ -110,7 +139,7 @@ def _publish_record(made: Draft, folder: Path) -> None:
 
 def make_record(
     shard: int,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | Sequence[EncodedSample],
     tar: bytes,
     index: str,
     *,

@@ -15,10 +15,17 @@ from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import load_classifier
 from prism_fast.models.device import require_device
+from prism_fast.models.label_space import for_label_space
 
 
 def distill_run(
-    config: RunConfig, run: Path, out: Path, *, device: str = "cpu", progress: Progress | None = None
+    config: RunConfig,
+    run: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    check: bool | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train a student on the shards of ``run``, or continue where an earlier call stopped.
 
@@ -30,6 +37,7 @@ def distill_run(
         run: the run's directory.
         out: where the student and its checkpoint go.
         device: where student and teacher compute.
+        check: whether every byte of the shards is hashed first; None means that of a small run.
         progress: told every few steps: steps done, steps in all, loss.
 
     Raises:
@@ -38,7 +46,7 @@ def distill_run(
         RunError: the loss is not finite, or the disk refused.
     """
     require_device(device)
-    shards = ShardSet.discover(run, config.distill.selection)
+    shards = ShardSet.discover(run, config.distill.selection, check)
     train = partial(
         train_student,
         config.distill,
@@ -50,7 +58,8 @@ def distill_run(
     )
     if config.distill.teacher == "stored":
         return train(mean=MEAN, std=STD)
-    classifier = load_classifier(resolve(config.models.teacher, "teacher"))
+    found = load_classifier(resolve(config.models.teacher, "teacher"))
+    classifier = for_label_space(found, load_label_space(config.labels))
     live = LiveTeacher(classifier).to(device)
     return train(teacher=live, mean=classifier.config.mean, std=classifier.config.std)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from prism_fast.errors import InputError, RunError
 from prism_fast.models.classifier import ClassifierConfig, create_network, save_classifier
+from prism_fast.storage.files import replace
 
 #: Normalisation of students that learn from stored logits; with a live teacher, the teacher's is used.
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -63,8 +63,9 @@ def save_student(directory: Path, model: nn.Module, info: ClassifierConfig, hist
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+        replace(directory / "history.json", (json.dumps(history, indent=1) + "\n").encode())
         save_classifier(model, info, directory)
-        shutil.copymode(directory / "history.json", directory / "model.safetensors")  # safetensors makes it 0600
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write student to {directory}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        name = getattr(error, "filename2", None) or getattr(error, "filename", None) or directory
+        raise RunError(f"cannot write the student's {name}: {why}; the same command again finishes it") from error

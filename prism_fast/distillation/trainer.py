@@ -10,20 +10,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from prism_fast.config import DistillConfig
 from prism_fast.data.batch import Batch
 from prism_fast.data.loader import Loader, open_loader
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation.average import Average
 from prism_fast.distillation.checkpoint import Checkpoint, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from prism_fast.distillation.losses import distillation_loss
+from prism_fast.distillation.speed import for_training
 from prism_fast.distillation.student import create_student, save_student
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.models.classifier import ClassifierConfig
@@ -36,7 +38,6 @@ CLIP_NORM = 5.0
 _SGD_MOMENTUM = 0.9
 
 Progress = Callable[[int, int, float], None]
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,36 +70,20 @@ def make_optimizer(model: nn.Module, config: DistillConfig) -> torch.optim.Optim
 
     plain, decayed = param_groups_weight_decay(model, config.weight_decay)
     groups = [decayed, plain]  # checkpoints know parameters by their place
+    fused = True if next(model.parameters()).is_cuda else None
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=_SGD_MOMENTUM, nesterov=True)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=_SGD_MOMENTUM, nesterov=True, fused=fused)
 
 
-def average_of(model: nn.Module, decay: float, step: int = 0) -> AveragedModel:
-    """``ema <- d * ema + (1 - d) * model`` at each update, ``d = min(decay, (1 + step) / (10 + step))``, step from 1.
-
-    Buffers are averaged as well, integer ones copied. The warm-up of d is that of TensorFlow's
-    ExponentialMovingAverage.
-
-    Args:
-        model: what is averaged; the average begins as a copy of it.
-        decay: 0 turns the average off: it follows the model.
-        step: updates before the first one.
-    """
-
-    def update(averages: _Tensors, currents: _Tensors, averaged: Tensor | int) -> None:
-        rate = min(decay, (1 + int(averaged)) / (10 + int(averaged))) if decay else 0.0
-        if rate and averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - rate)
-        else:
-            torch._foreach_copy_(averages, currents)
-
-    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    average.n_averaged.fill_(step + 1)  # its first update would copy the model
-    return average.eval()
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state that may have been saved on another kind of device; whether it is fused is decided here."""
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    groups = [{**saved, "fused": own["fused"]} for saved, own in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
-class _Trainer:
+class Trainer:
     """Model, optimiser and stream at one step of a distillation."""
 
     def __init__(self, config: DistillConfig, loader: Loader, classes: int, device: torch.device) -> None:
@@ -107,7 +92,7 @@ class _Trainer:
         model = create_student(config.student, classes, config.image_size).to(device)
         _require_batch(model, config)
         self.model = model.to(memory_format=torch.channels_last).train()
-        self.ema = average_of(self.model, config.ema_decay)
+        self.ema = Average(self.model, config.ema_decay)
         self.optimizer = make_optimizer(self.model, config)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -115,7 +100,7 @@ class _Trainer:
     def train_step(self, teacher: nn.Module | None) -> Tensor:
         """One update; (loss, agreement with the teacher's top-1, gradient norm, targets that are not finite).
 
-        All still on the device.
+        All still on the device, which nobody waits for.
         """
         batch = next(self.loader)
         rate = learning_rate(self.step, self.config)
@@ -123,7 +108,7 @@ class _Trainer:
             group["lr"] = rate
         images = batch.images.contiguous(memory_format=torch.channels_last)
         half = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
             target = _targets(batch, images, teacher)
             logits = self.model(images)
         loss = distillation_loss(logits, target, batch.labels, self.config)
@@ -132,7 +117,7 @@ class _Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
         self.step += 1
-        self.ema.update_parameters(self.model)
+        self.ema.update(self.step)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
         broken = (~target.isfinite().all(1)).sum().float()
         return torch.stack([loss.detach(), agreement, norm, broken])
@@ -154,8 +139,7 @@ class _Trainer:
         """Continue from a checkpoint."""
         self.model.load_state_dict(saved.model)
         self.ema.module.load_state_dict(saved.ema)
-        self.ema.n_averaged.fill_(saved.step + 1)
-        self.optimizer.load_state_dict(saved.optimizer)
+        restore_optimizer(self.optimizer, saved.optimizer)
         self.loader.load_state_dict(saved.loader)
         set_rng_state(saved.rng, self.device)
         self.step, self.history = saved.step, list(saved.history)
@@ -186,7 +170,7 @@ def _identity(config: DistillConfig, shards: ShardSet, mean: Sequence[float], st
     return {**recipe, "mean": list(mean), "std": list(std), "shards": shards.digest()}
 
 
-def _resume(trainer: _Trainer, path: Path, identity: dict[str, Any]) -> None:
+def _resume(trainer: Trainer, path: Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         return
     saved = load_checkpoint(path)
@@ -234,9 +218,9 @@ def train_student(
     _make_directory(out)
     loader = open_loader(shards, config, target, mean, std)
     try:
-        with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
+        with for_training(target), torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
             torch.manual_seed(config.seed)
-            trainer = _Trainer(config, loader, shards.classes, target)
+            trainer = Trainer(config, loader, shards.classes, target)
             identity = _identity(config, shards, mean, std)
             _resume(trainer, out / "checkpoint.pt", identity)
             start, began = trainer.step, time.perf_counter()
@@ -252,7 +236,7 @@ def train_student(
         std=(std[0], std[1], std[2]),
         label_names=label_names,
     )
-    averaged: nn.Module = trainer.ema.module
+    averaged = trainer.ema.module
     save_student(out / "student", averaged, info, trainer.history)
     last = trainer.history[-1]
     return Result(
@@ -273,7 +257,7 @@ def _make_directory(out: Path) -> None:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _run(trainer: _Trainer, teacher: nn.Module | None, out: Path, identity: dict[str, Any], progress: Progress) -> None:
+def _run(trainer: Trainer, teacher: nn.Module | None, out: Path, identity: dict[str, Any], progress: Progress) -> None:
     config = trainer.config
     writer = _scalar_writer(out / "tensorboard", trainer.step)
     window: list[Tensor] = []
@@ -292,7 +276,7 @@ def _run(trainer: _Trainer, teacher: nn.Module | None, out: Path, identity: dict
         writer.close()
 
 
-def _record(trainer: _Trainer, window: list[Tensor], writer: Any) -> None:
+def _record(trainer: Trainer, window: list[Tensor], writer: Any) -> None:
     """Means since the last record, to the history and to TensorBoard; the only place that waits for the device."""
     loss, agreement, norm, broken = torch.stack(window).mean(0).tolist()
     if not math.isfinite(loss + norm):
@@ -303,7 +287,7 @@ def _record(trainer: _Trainer, window: list[Tensor], writer: Any) -> None:
         writer.add_scalar(f"distill/{name}", value, trainer.step)
 
 
-def _why_not_finite(trainer: _Trainer, steps: int, loss: float, norm: float, broken: int) -> str:
+def _why_not_finite(trainer: Trainer, steps: int, loss: float, norm: float, broken: int) -> str:
     config, where = trainer.config, f"steps {trainer.step - steps + 1}-{trainer.step}"
     if broken:
         found = f"{broken} of {steps * config.batch_size} targets in {where}"

@@ -210,7 +210,7 @@ def _modules(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Mo
         **_text(synthesizer, shapes),
         **_unets(synthesizer, shapes),
         **guided,
-        "decoder": (decoder, lambda: decoder(shapes.latents(shapes.parts.batch))),
+        "decoder": (decoder, lambda: decoder(shapes.latents(shapes.parts.decoder_batch))),
         "teacher": (teacher, lambda: teacher(shapes.images())),
     }
 

@@ -126,16 +126,24 @@ def storage_bytes(config: RunConfig, images: int, classes: int) -> float:
 
 
 def peak_memory_bytes(config: RunConfig, cost: RunCost, precision: str) -> float:
-    """Weights, and the activations of the part that needs most, once for each stream.
+    """The most of a run: weights, and the activations of the part that needs most, once for each stream.
 
-    Beside engines, which hold weights of their own, the float32 networks that they were built from stay loaded.
+    With engines it is the most of three moments. At the gate all float32 networks are loaded, and one of them computes
+    beside its engine. When all engines are opened, the float32 networks are still there. Afterwards only those are
+    that no engine computes.
     """
-    ratio = _bytes_ratio(precision)
-    most = max(part.activation_bytes for part in cost.parts if part.calls) * config.launch.streams
+    ratio, streams = _bytes_ratio(precision), config.launch.streams
+    called = [part for part in cost.parts if part.calls]
     if config.engines.backend == "eager":
-        return (cost.weight_bytes + most) * ratio
-    engines = sum(part.weight_bytes for part in cost.parts if part.calls)
-    return cost.weight_bytes + (engines + most) * ratio
+        return (cost.weight_bytes + streams * max(part.activation_bytes for part in called)) * ratio
+    made = [part for part in called if part.part.removesuffix("_deep").removesuffix("_shallow") in config.engines.parts]
+    left = [part for part in called if part not in made]
+    engines = ratio * sum(part.weight_bytes for part in made)
+    gate = max((part.activation_bytes * (1 + ratio) + part.weight_bytes * ratio for part in made), default=0.0)
+    scales = [*((part, ratio) for part in made), *((part, 1.0) for part in left)]
+    running = streams * max(part.activation_bytes * scale for part, scale in scales)
+    kept = min(cost.weight_bytes, sum(part.weight_bytes for part in left))  # parts may share a network
+    return max(cost.weight_bytes + max(gate, engines), kept + engines + running)
 
 
 def make_estimate(
@@ -203,8 +211,9 @@ def _assumptions(
         "launching operators takes no time, which is far from true of networks as small as the minis",
         "devices share nothing and take whole shards; building engines, encoding and writing take none of their time",
         start,
-        "memory: weights, for engines beside the float32 networks, and the largest part's activations in each stream, "
-        "without any fusion, workspace or fragmentation",
+        "memory: weights and the largest part's activations in each stream; with engines, if that is more, the float32 "
+        "networks and engines beside them at the start; no fusion, workspace or fragmentation, and as if parts shared "
+        "what they compute in",
         f"storage: {pixel:g} bytes a pixel as {config.synthesis.image_format}, logits, headers; no replication",
         f"price: {request.usd_per_hour:g} USD for an hour of one device, {request.price_from}; every device is paid "
         "until the last one is ready, storage is not counted",

@@ -171,3 +171,33 @@ class Tally:
         whole = torch.zeros(self._classes, self._classes, dtype=torch.int64)
         whole[self._scored[:, None], self._scored] = self._confusion
         return tuple(map(tuple, whole.tolist()))
+
+
+class AnyOfTally:
+    """Accuracy of pictures that come batch by batch, each with one or more classes of which any is right.
+
+    Args:
+        right: the classes of every picture, by its place.
+    """
+
+    def __init__(self, right: Sequence[frozenset[int]]) -> None:
+        self._right = right
+        self.n = self.successes = self._right5 = 0
+
+    def add(self, logits: Tensor, places: Tensor) -> None:
+        """Count one batch: logits (n, classes), and each picture's place in ``right`` (n,)."""
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices.tolist()
+        for called, place in zip(best, places.tolist(), strict=True):
+            self.n += 1
+            self.successes += called[0] in self._right[place]
+            self._right5 += not self._right[place].isdisjoint(called)
+
+    @property
+    def top1(self) -> float:
+        """The fraction of pictures of which the highest logit is one of the right classes."""
+        return self.successes / self.n
+
+    @property
+    def top5(self) -> float:
+        """The fraction of pictures with a right class among the five highest logits."""
+        return self._right5 / self.n

@@ -8,25 +8,62 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from prism_fast.errors import DataError, InputError
+from prism_fast.labels.imagenet import imagenet1k_synsets
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import BUNDLED, LabelSpace
+from prism_fast.storage.yaml_document import cut
 
 _NUMBERED = re.compile(r"(\d+)(?:[_-].*)?", re.DOTALL)
 _EXPORTED = re.compile(r"(\d+)_(.*)", re.DOTALL)
 _SYNSET = re.compile(r"n\d{8}")
 _SHOWN = 5  # names in a message
+_LONGEST = 255  # bytes in the name of a file, on every common file system
 
 Lookup = Callable[[str], int | None]
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
-    """``03_red-panda``: sorted by name they are sorted by label, as ImageFolder numbers its classes."""
+    """``03_red-panda``: sorted by name they are sorted by label, as ImageFolder numbers its classes.
+
+    Raises:
+        InputError: a class has a name that is too long for a folder.
+    """
     width = len(str(len(names) - 1))
-    return [f"{i:0{width}d}_{_exported(name)}" for i, name in enumerate(names)]
+    folders = [f"{i:0{width}d}_{_exported(name)}" for i, name in enumerate(names)]
+    for label, folder in enumerate(folders):
+        if len(folder) > _LONGEST:  # each letter is ASCII, one byte
+            raise InputError(
+                f"class {label} ({cut(names[label])}) has a name of {len(names[label])} letters, too long for a folder "
+                f"(at most {_LONGEST} bytes with its number); use the format parquet, or a shorter name"
+            )
+    return folders
+
+
+def within(folders: Sequence[str], space: LabelSpace) -> dict[int, str]:
+    """Places of the folders that a part of ImageNet is tested on, and their names; without those of its other classes.
+
+    Numbers are ImageNet's if all 1,000 are there, as in ImageNet-V2, else the part's. A folder that ImageNet lacks too
+    is kept: it will be refused by name. Of a label space that is no part, all are kept.
+    """
+    kept = dict(enumerate(folders))
+    if space.subset_of is None:
+        return kept
+    names = _names(load_label_space(space.subset_of))
+    if all(folder.isdecimal() for folder in folders):
+        if sorted(map(int, folders)) != list(range(len(names))):
+            return kept
+        kept = {place: names[int(folder)] for place, folder in kept.items()}
+    lookup, part = _among(names), set(space.indices)
+    labels = {place: lookup(folder) for place, folder in kept.items() if not folder.isdecimal()}
+    return {place: name for place, name in kept.items() if labels.get(place) is None or labels[place] in part}
 
 
 def match_folders(
-    folders: Sequence[str], classes: int, labels: str | None = None, own: Sequence[str] | None = None
+    folders: Sequence[str],
+    classes: int,
+    labels: str | None = None,
+    own: Sequence[str] | None = None,
+    what: str = "class folders",
 ) -> tuple[list[int], str]:
     """Each folder's label, and how it was found.
 
@@ -38,6 +75,7 @@ def match_folders(
         classes: how many the network tells apart.
         labels: a bundled label space or a YAML file.
         own: what the classifier's configuration calls its classes.
+        what: how a message calls them.
 
     Raises:
         InputError: no such label space, or one of another size. DataError: folders that match no class, or the same.
@@ -52,18 +90,19 @@ def match_folders(
         found, lost = _found(folders, _among(_names(space)))
         if lost:
             raise DataError(
-                f"{len(lost)} of {len(folders)} class folders match no class of label space {labels!r} "
+                f"{len(lost)} of {len(folders)} {what} match no class of label space {labels!r} "
                 f"({_some(lost)}); rename them, its classes are {_some(_names(space))}"
             )
         return _distinct(folders, found), f"by the names of {space.name}"
-    for whose, names in _candidates(classes, own):
+    numbers = all(folder.isdecimal() for folder in folders)
+    for whose, names in () if numbers else _candidates(classes, own):
         found, lost = _found(folders, _among(names))
         if not lost:
             return _distinct(folders, found), f"by the names of {whose}"
     found, lost = _found(folders, lambda folder: _number(folder, classes))
     if lost:
         raise DataError(
-            f"{len(lost)} of {len(folders)} class folders are neither a known label space's nor numbers below "
+            f"{len(lost)} of {len(folders)} {what} are neither a known label space's nor numbers below "
             f"{classes} ({_some(lost)}); say whose names they are with --labels NAME_OR_FILE"
         )
     return _distinct(folders, found), "by number"
@@ -129,9 +168,7 @@ def _unambiguous(names: Sequence[str], key: Callable[[str], str]) -> Mapping[str
 @lru_cache(maxsize=1)
 def _names_of_synsets() -> dict[str, str]:
     """WordNet id to the name of its class in the bundled label space ``imagenet1k``."""
-    from timm.data import ImageNetInfo
-
-    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), _names(load_label_space("imagenet1k")), strict=True))
+    return dict(zip(imagenet1k_synsets(), _names(load_label_space("imagenet1k")), strict=True))
 
 
 def _number(folder: str, classes: int) -> int | None:

@@ -9,12 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from prism_fast.dataset.sample import Sample
 from prism_fast.errors import InputError
-from prism_fast.evaluation._batched import stream_logits
-from prism_fast.evaluation.accuracy import Accuracy, Tally, evaluate_classifier, wilson_interval
-from prism_fast.evaluation.class_folders import match_folders
+from prism_fast.evaluation.accuracy import Accuracy, evaluate_classifier
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.features import pooled_features
-from prism_fast.evaluation.folder import Crop, PictureFolder
 from prism_fast.evaluation.pictures import Pictures
 from prism_fast.evaluation.prdc import Prdc, prdc
 from prism_fast.evaluation.real_sets import real_sets
@@ -27,7 +24,8 @@ class Scored(BaseModel):
 
     ``per_class`` and ``confusion`` are by label; of a folder with more than 64 classes there is no confusion matrix.
     ``classes_scored`` is less than ``classes`` when the test set has only some of them: the others' logits were left
-    out. Both are None in older files.
+    out. ``left_out`` counts pictures that were not looked at: of another class than the label space's, or of none. All
+    three are None in older files. With reassessed labels a picture has several, and ``per_class`` is empty.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +41,7 @@ class Scored(BaseModel):
     confusion: tuple[tuple[int, ...], ...]
     classes: int | None = None
     classes_scored: int | None = None
+    left_out: int | None = None
     matched: str = ""
 
 
@@ -101,6 +100,7 @@ def score(
         confusion=tuple(map(tuple, found.confusion.tolist())),
         classes=len(found.per_class),
         classes_scored=len(found.per_class),
+        left_out=0,
     )
 
 
@@ -123,46 +123,6 @@ def score_bundled(
             f"{name} tells {classes} classes apart, the bundled test sets have {wanted}; give --pictures DIR"
         )
     return [score(name, classifier, test_set, found, batch_size, device) for test_set, found in tests.items()]
-
-
-def score_folder(
-    name: str,
-    classifier: Classifier,
-    folder: PictureFolder,
-    crop: Crop,
-    batch_size: int,
-    labels: str | None = None,
-    device: str = "cpu",
-) -> Scored:
-    """Accuracy on a folder of pictures, one batch in memory after the other, among the classes that the folder has.
-
-    Raises:
-        InputError: one class, no such label space, or one of another size. DataError: folders that match no class, or a
-            picture that cannot be read. RunError: the network answered with NaN or infinity.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    classes = classifier.config.num_classes
-    scored, matched = match_folders(folder.folders, classes, labels, classifier.config.label_names)
-    tally = Tally(classes, scored)
-    batches = folder.batches(crop, batch_size)
-    for logits, places in stream_logits(classifier.net, batches, prepare=classifier.prepare, device=device):
-        tally.add(logits, places)
-    low, high = wilson_interval(tally.successes, tally.n)
-    return Scored(
-        network=name,
-        test_set=str(folder.path),
-        n=tally.n,
-        top1=tally.top1,
-        top5=tally.top5,
-        low=low,
-        high=high,
-        per_class=tally.per_class(),
-        confusion=tally.confusion(),
-        classes=classes,
-        classes_scored=len(scored),
-        matched=matched,
-    )
 
 
 def features_of(network: Classifier, images: torch.Tensor, batch_size: int) -> torch.Tensor:

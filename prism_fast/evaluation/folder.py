@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset, pil_loader
 
 from prism_fast.errors import DataError
-from prism_fast.models.classifier import Classifier
+from prism_fast.models.classifier_config import ClassifierConfig
 
 _SHARED = Path("/dev/shm")
 _MAX_WORKERS = 16
@@ -33,13 +33,15 @@ class Crop:
     crop_mode: str = "center"
 
 
-def crop_of(classifier: Classifier, trained_by_timm: bool) -> Crop:
-    """The crop that timm evaluates its own weights with; else an eighth of the side is cut away."""
-    size = classifier.config.image_size
-    if not trained_by_timm:
-        return Crop(size)
-    data = timm.data.resolve_model_data_config(classifier.net)
-    return Crop(size, data["crop_pct"], data["interpolation"], data["crop_mode"])
+def crop_of(config: ClassifierConfig) -> Crop:
+    """The crop that timm evaluates these weights with; where nothing is said an eighth of the side is cut away."""
+    standard = Crop(config.image_size)
+    return Crop(
+        config.image_size,
+        config.crop_pct or standard.crop_pct,
+        config.interpolation or standard.interpolation,
+        config.crop_mode or standard.crop_mode,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class PictureFolder:
     path: Path
     folders: tuple[str, ...]
     samples: tuple[tuple[str, int], ...]
+
+    def only(self, kept: Mapping[int, str]) -> PictureFolder:
+        """Of some class folders, by their place, under the names given there."""
+        places = {old: new for new, old in enumerate(kept)}
+        samples = tuple((path, places[place]) for path, place in self.samples if place in places)
+        return replace(self, folders=tuple(kept.values()), samples=samples)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -84,7 +92,10 @@ def open_folder(path: Path) -> PictureFolder:
         places = {name: place for place, name in enumerate(names)}
         samples = make_dataset(str(path), places, IMG_EXTENSIONS, allow_empty=True) if names else []
     except OSError as error:
-        raise DataError(f"{path} is not an ImageFolder (one folder a class): {error.strerror or error}") from error
+        raise DataError(
+            f"{path} is not an ImageFolder (one folder a class): {error.strerror or error}; for pictures side by side "
+            "give their classes with --ground-truth FILE"
+        ) from error
     if not samples:
         raise DataError(f"{path} holds no picture in its {len(names)} class folders (one folder a class is expected)")
     return PictureFolder(path, tuple(names), tuple(samples))

@@ -6,17 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from prism_fast.dataset.run_directory import RunDirectory
-from prism_fast.dataset.sample import Sample
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
-from prism_fast.evaluation.comparison import Evaluation, Scored, load_evaluation
 from prism_fast.evaluation.energies import energy_histogram
-from prism_fast.evaluation.first import MAX_CLASSES, energies, first_of_each_class, first_pairs
+from prism_fast.evaluation.first import Shown, energies, first_pairs, first_shown, shown_classes
 from prism_fast.evaluation.real_sets import KNOWN
 from prism_fast.evaluation.report import (
     ClassAccuracy,
@@ -34,6 +32,9 @@ from prism_fast.evaluation.report import (
 )
 from prism_fast.labels.load import load_label_space
 
+if TYPE_CHECKING:
+    from prism_fast.evaluation.comparison import Evaluation, Scored
+
 PER_CLASS, PAIRS = 8, 16
 STUDENT_NAMES = {
     "guided": "student of guided images",
@@ -42,22 +43,23 @@ STUDENT_NAMES = {
 }
 
 
-def _grids(samples: Iterable[Sample]) -> tuple[ImageGrid, ...]:
+def _grids(found: Iterable[Shown]) -> tuple[ImageGrid, ...]:
     by_class: dict[str, list[Picture]] = defaultdict(list)
-    for sample in samples:
-        name = sample.meta["class_name"]
-        by_class[name].append(Picture.of(sample.image, sample.meta["prompt"]))
+    for shown in found:
+        meta = shown.sample.meta
+        by_class[meta["class_name"]].append(Picture.of(shown.encoded, meta["prompt"]))
     return tuple(ImageGrid(name, tuple(pictures)) for name, pictures in by_class.items())
 
 
 def _pairs(unguided: ShardSet, guided: ShardSet) -> tuple[GuidancePair, ...]:
     """Same index, noise and prompt: the first pair of each class, none picked by hand."""
-    return tuple(
-        GuidancePair(
-            Picture.of(a.image), Picture.of(b.image), b.meta["prompt"], a.meta["energy_after"], b.meta["energy_after"]
-        )
-        for a, b in first_pairs(unguided, guided, PAIRS)
-    )
+    return tuple(_pair(a, b) for a, b in first_pairs(unguided, guided, PAIRS))
+
+
+def _pair(before: Shown, after: Shown) -> GuidancePair:
+    one, other = before.sample.meta, after.sample.meta
+    pictures = Picture.of(before.encoded), Picture.of(after.encoded)
+    return GuidancePair(*pictures, other["prompt"], one["energy_after"], other["energy_after"])
 
 
 def _curves(students: Path) -> tuple[CurveChart, ...]:
@@ -161,23 +163,28 @@ def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
     )
 
 
-def gather(path: Path) -> Report:
+def gather(path: Path, check: bool | None = None) -> Report:
     """A report of a demo directory, or of a single synthesis run.
 
+    Args:
+        path: the directory.
+        check: whether every byte of the shards is hashed first; None means that of a small run.
+
     Raises:
-        DataError: there is no run at ``path``.
+        DataError: there is no run at ``path``, or one of its shards is damaged.
     """
     main = main_run(path)
     facts = RunDirectory(main).facts()
-    guided = ShardSet.discover(main)
-    unguided = ShardSet.discover(path / "unguided") if (path / "unguided" / "run.json").is_file() else None
-    evaluation = load_evaluation(path / "evaluation.json")
+    guided = ShardSet.discover(main, check=check)
+    other = path / "unguided"
+    unguided = ShardSet.discover(other, check=check) if (other / "run.json").is_file() else None
+    evaluation = _evaluation(path / "evaluation.json")
     summary_file = path / "summary.json"
     summary = (
         json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.is_file() else {"images": guided.rows}
     )
     sets = {"guided": energies(guided)} | ({"unguided": energies(unguided)} if unguided else {})
-    cut = _cut(guided, len(sets["guided"]))
+    cut = _cut(guided, len(sets["guided"]), shown := shown_classes(guided, PER_CLASS))
     if evaluation:
         sets["real"] = torch.tensor(evaluation.real_energies)
     names = tuple(c.name for c in load_label_space(facts["config"]["labels"]).classes)
@@ -187,7 +194,7 @@ def gather(path: Path) -> Report:
         subtitle=f"prism-fast: {guided.rows} synthetic images of {len(names)} classes",
         headline=_headline(evaluation, summary),
         pairs=_pairs(unguided, guided) if unguided else (),
-        grids=_grids(first_of_each_class(guided, PER_CLASS)),
+        grids=_grids(first_shown(guided, PER_CLASS, shown)),
         energies=energy_histogram(sets, real="real" if evaluation else None),
         charts=_curves(path / "students"),
         classes=classes,
@@ -199,13 +206,22 @@ def gather(path: Path) -> Report:
     )
 
 
-def _cut(shards: ShardSet, energies: int) -> tuple[str, ...]:
+def _evaluation(path: Path) -> Evaluation | None:
+    """What was measured, if anything was; a page about a run alone needs no networks, which take 200 MB to import."""
+    if not path.is_file():
+        return None
+    from prism_fast.evaluation.comparison import load_evaluation
+
+    return load_evaluation(path)
+
+
+def _cut(shards: ShardSet, energies: int, shown: int) -> tuple[str, ...]:
     """What a large run's page says of what it leaves out."""
     notes = []
     if energies < shards.rows:
-        notes.append(f"Energies are those of {energies} of {shards.rows} images, whole shards at equal distances.")
-    if shards.classes > MAX_CLASSES:
-        notes.append(f"Grids show the first {MAX_CLASSES} of {shards.classes} classes.")
+        notes.append(f"Energies are those of {energies} of {shards.rows} images, drawn at random in each shard.")
+    if shards.classes > shown:
+        notes.append(f"Grids show the first {shown} of {shards.classes} classes.")
     return tuple(notes)
 
 

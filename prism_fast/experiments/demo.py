@@ -24,8 +24,10 @@ from prism_fast.evaluation.judge import Judge, load_judge
 from prism_fast.evaluation.real_sets import GENERATOR_ONLY, KNOWN, SHIFT, RealSets, real_sets
 from prism_fast.evaluation.report import build_report
 from prism_fast.experiments.real_pictures import write_pictures
+from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.models.label_space import for_label_space
 from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
 
@@ -145,7 +147,8 @@ def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None
             synthesize(settings, out / name, progress, out / "engines", log)
         records = RunDirectory(out / name).records().values()
         rates[name] = sum(r.planned for r in records) / sum(r.seconds for r in records)
-    teacher = load_classifier(resolve(config.models.teacher, "teacher"))
+    found = load_classifier(resolve(config.models.teacher, "teacher"))
+    teacher = for_label_space(found, load_label_space(config.labels))
     real = real_sets()
     write_pictures(
         out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size

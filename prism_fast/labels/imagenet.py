@@ -7,6 +7,13 @@ from functools import lru_cache
 from prism_fast.labels.space import ClassLabel, LabelSpace
 
 
+def imagenet1k_synsets() -> list[str]:
+    """WordNet ids of the 1,000 classes, by label."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo("imagenet-1k").label_names())
+
+
 @lru_cache(maxsize=1)
 def imagenet1k() -> LabelSpace:
     """All 1,000 classes in the usual order, each with a sense that tells homonyms apart.

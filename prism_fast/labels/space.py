@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prism_fast.errors import InputError
 
-BUNDLED = ("emoji", "imagenet1k")
+BUNDLED = ("emoji", "imagenet100", "imagenet1k", "imagenette")
 
 
 class ClassLabel(BaseModel):
@@ -31,12 +32,18 @@ class ClassLabel(BaseModel):
 
 
 class LabelSpace(BaseModel):
-    """An ordered set of classes; the position is the integer label."""
+    """An ordered set of classes; the position is the integer label.
+
+    A part of ImageNet-1k says so: class ``i`` is then ImageNet's class ``indices[i]``, and a classifier of all 1,000
+    classes can be asked about these alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     classes: tuple[ClassLabel, ...] = Field(min_length=1)
+    subset_of: Literal["imagenet1k"] | None = None
+    indices: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = ()
 
     @model_validator(mode="after")
     def _distinct(self) -> LabelSpace:
@@ -46,6 +53,15 @@ class LabelSpace(BaseModel):
         name, count = Counter(cls.name.strip() for cls in self.classes).most_common(1)[0]
         if count > 1:
             raise ValueError(f"{count} classes are called {name!r}; names must differ in more than blanks around them")
+        return self
+
+    @model_validator(mode="after")
+    def _indices_of_the_whole(self) -> LabelSpace:
+        expected = len(self.classes) if self.subset_of else 0
+        if len(self.indices) != expected:
+            raise ValueError(f"{len(self.indices)} places in a larger label space for {expected} classes")
+        if len(set(self.indices)) != expected:
+            raise ValueError(f"the same class of {self.subset_of} stands there twice")
         return self
 
     def index(self, name: str) -> int:

@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from prism_fast.errors import DataError
+from prism_fast.errors import DataError, InputError
 
 _PARTS = {
     "diffusion": "diffusion/unet",
@@ -32,8 +32,10 @@ def resolve(name_or_path: str, part: str) -> str:
     """``minis`` to the bundled part's path; anything else as it is, ``~`` being the home directory.
 
     Raises:
-        DataError: the bundled part is not there.
+        DataError: the bundled part is not there. InputError: the name is empty, as a shell's variable that is not set.
     """
+    if not name_or_path.strip():
+        raise InputError(f"models.{part} names nothing; give a directory, or 'minis' for the bundled one")
     if name_or_path != "minis":
         return os.path.expanduser(name_or_path)
     if not (assets() / _PARTS[part]).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prism_fast.errors import DataError, InputError
-from prism_fast.models.classifier_config import ClassifierConfig, Description, describe, read_document
+from prism_fast.models.classifier_config import ClassifierConfig, Description, describe
 from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_weights
+from prism_fast.models.json_object import read_object
 from prism_fast.models.pretrained import pretrained_network
 from prism_fast.models.transformers_classifier import is_transformers, load_transformers, outline_transformers
+from prism_fast.storage.files import building, replace
 
 __all__ = [
     "Classifier",
@@ -71,7 +74,7 @@ def create_network(architecture: str, num_classes: int, image_size: int, **optio
     sized = {"img_size": image_size} if _needs_size(architecture, image_size, options) else {}
     try:
         return _create(architecture, num_classes, **sized, **options)
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{architecture} cannot be made for {num_classes} classes and images of {image_size} pixels: {first}"
@@ -129,11 +132,17 @@ def _refusal(net: nn.Module, size: int) -> str | None:
 
 
 def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: torch.dtype = torch.float32) -> Path:
-    """Write ``config.json`` and ``model.safetensors``; integer buffers keep their type."""
+    """Write ``config.json`` and ``model.safetensors``, each whole or not at all; integer buffers keep their type.
+
+    Raises:
+        OSError: the disk refused, or there is a pipe or a device in the place of one.
+    """
     out.mkdir(parents=True, exist_ok=True)
     state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in net.state_dict().items()}
-    save_file(state, out / "model.safetensors")
-    (out / "config.json").write_bytes((config.model_dump_json(indent=2) + "\n").encode())
+    replace(out / "config.json", (config.model_dump_json(indent=2) + "\n").encode())
+    with building(out / "model.safetensors") as staged:
+        save_file(state, staged)
+        shutil.copymode(out / "config.json", staged)  # safetensors makes it 0600
     return out
 
 
@@ -195,7 +204,7 @@ def _described(path: Path) -> Description | dict[str, Any]:
     """What ``config.json`` says; transformers' document as it is, for transformers reads it itself."""
     if path.is_dir():
         try:
-            document = read_document(path / "config.json")
+            document = read_object(path / "config.json")
         except FileNotFoundError as error:
             raise DataError(f"{path} is not a classifier directory: config.json is missing") from error
         return document if is_transformers(document) else describe(path / "config.json")
@@ -255,4 +264,8 @@ def _config_of(name: str, net: Any) -> ClassifierConfig:
         image_size=data["input_size"][1],
         mean=data["mean"],
         std=data["std"],
+        crop_pct=data["crop_pct"],
+        interpolation=data["interpolation"],
+        crop_mode=data["crop_mode"],
+        tag=net.pretrained_cfg.get("tag") or None,
     )

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from prism_fast.errors import DataError
+from prism_fast.models.json_object import read_object
+from prism_fast.storage.yaml_document import cut
+
+#: The largest side of a picture, as in a run's configuration.
+MOST_SIDE = 16_384
+_MOST_CLASSES = 1_000_000
+_Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Std = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class ClassifierConfig(BaseModel):
     """``config.json`` beside a classifier's weights.
 
-    ``label_names``: what the classes are called, in order, where the checkpoint says so; written only if it does.
+    What is optional is there where the checkpoint says so, and written only then: ``label_names``, what the classes are
+    called, in order; ``crop_pct``, ``interpolation`` and ``crop_mode``, how timm crops a picture for these weights;
+    ``tag``, timm's name of them (``a1_in1k``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     architecture: str
-    num_classes: int = Field(gt=0)
-    image_size: int = Field(gt=0)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    num_classes: int = Field(gt=0, le=_MOST_CLASSES)
+    image_size: int = Field(gt=0, le=MOST_SIDE)
+    mean: tuple[_Mean, _Mean, _Mean]
+    std: tuple[_Std, _Std, _Std]
     label_names: tuple[str, ...] | None = None
+    crop_pct: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    interpolation: str | None = None
+    crop_mode: str | None = None
+    tag: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, make: SerializerFunctionWrapHandler) -> dict[str, Any]:
         made: dict[str, Any] = make(self)
-        return {key: value for key, value in made.items() if key != "label_names" or value is not None}
+        return {key: value for key, value in made.items() if value is not None}
 
 
 _REQUIRED = tuple(name for name, known in ClassifierConfig.model_fields.items() if known.is_required())
@@ -45,32 +58,13 @@ class Description:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_document(file: Path) -> dict[str, Any]:
-    """The JSON object in ``file``.
-
-    Raises:
-        DataError: it is none. FileNotFoundError: there is no file.
-    """
-    try:
-        document = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # not JSON, or not text
-        raise DataError(f"{file} is not a classifier's: {str(error).splitlines()[0]}") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{file} is not a classifier's: expected a JSON object with {', '.join(_REQUIRED)}")
-    return document
-
-
 def describe(file: Path) -> Description:
     """The classifier that ``config.json`` describes, in our format or in timm's.
 
     Raises:
         DataError: it is neither; the message names the key. FileNotFoundError: there is no file.
     """
-    document = read_document(file)
+    document = read_object(file)
     if "pretrained_cfg" in document or "input_size" in document:
         return _of_timm(file, document)
     if "labels" in document:
@@ -119,14 +113,15 @@ def _of_timm(file: Path, document: dict[str, Any]) -> Description:
         "mean": pretrained.get("mean"),
         "std": pretrained.get("std"),
         "label_names": names if isinstance(names, list) else None,
+        **{key: pretrained.get(key) for key in ("crop_pct", "interpolation", "crop_mode", "tag")},
     }
     known = {key: value for key, value in found.items() if value is not None}
     return Description(validated(file, known), options)
 
 
-def _image_size(file: Path, size: object) -> int | None:
+def _image_size(file: Path, size: object) -> object:
     if size is None:
         return None
     if not (isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2]):
-        raise DataError(f"{file} is not a classifier's: input_size is {size!r}; expected [3, side, side]")
-    return int(size[1])
+        raise DataError(f"{file} is not a classifier's: input_size is {cut(repr(size))}; expected [3, side, side]")
+    return size[1]

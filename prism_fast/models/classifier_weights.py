@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from prism_fast.errors import DataError
+from prism_fast.storage.files import require_file
 
 State = dict[str, torch.Tensor]
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
@@ -30,6 +31,12 @@ def read_weights(file: Path) -> State:
     Raises:
         DataError: it cannot be read, or holds no weights. FileNotFoundError: there is no file.
     """
+    try:
+        require_file(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
     state = _from_safetensors(file) if file.suffix == ".safetensors" else _from_pickle(file)
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -76,14 +83,26 @@ def fit(net: nn.Module, state: State, where: Path, architecture: str) -> None:
     """Give ``net`` these weights.
 
     Raises:
-        DataError: names or shapes differ; the message names the first of each.
+        DataError: names, shapes or kinds of number differ; the message names the first of each.
     """
+    wanted = net.state_dict()
+    whole = next((k for k, v in state.items() if k in wanted and _is_quantised(v, wanted[k])), None)
+    if whole is not None:
+        raise DataError(
+            f"{where}: weights do not fit {architecture}: {_short(whole)} is of {state[whole].dtype}; quantised "
+            "weights are not supported, give those of a float type"
+        )
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise DataError(
             f"{where}: weights do not fit {architecture}: {_difference(net.state_dict(), state)}"
         ) from error
+
+
+def _is_quantised(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Torch would take integers for the numbers that they stand for."""
+    return wanted.is_floating_point() and not found.is_floating_point()
 
 
 def _difference(expected: State, found: State) -> str:

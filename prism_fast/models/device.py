@@ -9,6 +9,8 @@ import torch
 
 from prism_fast.errors import InputError
 
+_SHOWN = 120
+
 
 def require_device(name: str) -> torch.device:
     """The torch device called ``name``.
@@ -18,13 +20,19 @@ def require_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # the meta device holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
+        reason = reason if len(reason) <= _SHOWN else f"{reason[: _SHOWN - 3]}..."  # torch lists all of its devices
         raise InputError(
             f"device {name!r} cannot be used here ({reason}); try cpu, or see 'prism-fast doctor'"
         ) from error
     return device
+
+
+def gpu_name(device: str) -> str | None:
+    """What kind of GPU ``device`` is: another kind rounds otherwise. None for a processor."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
 
 
 @contextmanager

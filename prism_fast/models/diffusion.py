@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prism_fast.errors import DataError
+from prism_fast.models.json_object import read_object
 from prism_fast.models.parts import load_part, outline_part
 from prism_fast.models.schedulers import require_schedule, require_scheduler_class
 from prism_fast.models.text import limit_tokens
@@ -148,12 +149,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise DataError(f"model directory {path} does not exist; give a directory in diffusers' format")
     if not file.is_file():
         raise DataError(f"{path} holds no model_index.json; give a directory in diffusers' format")
-    try:
-        index: dict[str, Any] = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+    index = read_object(file)
     missing = [part for part in _names(index) if part not in index or not (path / part).is_dir()]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_names(index))}")
@@ -220,8 +216,8 @@ def _load_scheduler(path: Path, index: dict[str, Any]) -> Any:
 def _overflows(path: Path) -> bool:
     """Whether the file says so: in diffusers' class it is the default, and false for most."""
     try:
-        return bool(json.loads((path / "vae" / "config.json").read_bytes()).get("force_upcast"))
-    except (OSError, ValueError, AttributeError):
+        return bool(read_object(path / "vae" / "config.json").get("force_upcast"))
+    except (DataError, FileNotFoundError):
         return False  # loading the part says what is wrong
 
 
@@ -254,8 +250,8 @@ def _assemble(path: Path, index: dict[str, Any], parts: dict[str, Any]) -> Diffu
         prediction_type=scheduler.config.prediction_type,
         latent_channels=channels,
         vae_factor=_vae_factor(path, vae.config),
-        scaling_factor=float(_setting(path, vae, "scaling_factor")),
-        shift_factor=float(vae.config.get("shift_factor") or 0.0),
+        scaling_factor=_number(path, "scaling_factor", _setting(path, vae, "scaling_factor"), positive=True),
+        shift_factor=_number(path, "shift_factor", vae.config.get("shift_factor") or 0.0),
         path=path,
         text_encoder_2=parts.get("text_encoder_2"),
         tokenizer_2=parts.get("tokenizer_2"),
@@ -289,6 +285,14 @@ def _setting(path: Path, vae: Any, key: str) -> Any:
     return value
 
 
+def _number(path: Path, key: str, value: object, positive: bool = False) -> float:
+    """A number of the autoencoder's configuration that latents can be computed with."""
+    if isinstance(value, int | float) and math.isfinite(value) and (value > 0 or not positive):
+        return float(value)
+    expected = "a number above 0" if positive else "a number"
+    raise DataError(f"{path}/vae has {key} = {value!r}; expected {expected}")
+
+
 def _latent_statistics(path: Path, config: Any, channels: int) -> dict[str, tuple[float, ...]]:
     """``latents_mean`` and ``latents_std`` of an autoencoder that has them."""
     found = {key: config.get(key) for key in ("latents_mean", "latents_std")}
@@ -297,4 +301,4 @@ def _latent_statistics(path: Path, config: Any, channels: int) -> dict[str, tupl
     for key, value in found.items():
         if not isinstance(value, (list, tuple)) or len(value) != channels:
             raise DataError(f"{path}/vae has {key} = {value!r}; expected {channels} numbers, one a channel")
-    return {key: tuple(float(x) for x in value) for key, value in found.items()}
+    return {key: tuple(_number(path, key, x, key == "latents_std") for x in value) for key, value in found.items()}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from prism_fast.errors import DataError
 from prism_fast.models.classifier_weights import conversion
@@ -16,6 +18,8 @@ from prism_fast.models.classifier_weights import conversion
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
 _VOCABULARY_ENDS = (".model", ".tiktoken")
+#: How safetensors calls the types of floating-point numbers that need no scale beside them.
+_NUMBERS = ("F64", "F32", "F16", "BF16")
 _POINTER = b"version https://git-lfs"
 
 
@@ -26,12 +30,13 @@ def load_part(path: Path, part: str, library: str, class_name: str, dtype: torch
     no others.
 
     Raises:
-        DataError: it is unreadable, tensors are missing, or its weights are no safetensors.
+        DataError: it is unreadable, tensors are missing, unknown or quantised, or its weights are no safetensors.
     """
     cls = class_of(path, part, library, class_name)
     options: dict[str, Any] = {"local_files_only": True}
-    is_network = _is_network(part)
+    is_network, variant = _is_network(part), None
     if is_network:
+        _require_config(path / part)
         variant = weights_variant(path / part, library, class_name)
         options |= {"torch_dtype" if library == "diffusers" else "dtype": dtype, "output_loading_info": True}
         options |= {"use_safetensors": True} | ({"variant": variant} if variant else {})
@@ -44,13 +49,41 @@ def load_part(path: Path, part: str, library: str, class_name: str, dtype: torch
     if not is_network:
         return loaded
     network, info = loaded
-    # Both libraries fill absent weights with random numbers and only warn. A pooler is never used here.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise DataError(f"{path / part}: its weights lack {len(missing)} tensors, the first is {missing[0]}")
+    _require_whole(path / part, library, info)
+    _require_numbers(path / part, _STEMS[library] + (f".{variant}" if variant else ""), network)
     if any(key.startswith("pooler.") for key in info["missing_keys"]):
         network.pooler = None  # random numbers: they would make equal encoders look different
     return network
+
+
+def _require_whole(folder: Path, library: str, info: Mapping[str, Iterable[str]]) -> None:
+    """Refuse what both libraries only warn of: absent weights, which they fill with random numbers, and others.
+
+    A pooler is never used here, and transformers' checkpoints hold heads that are rightly left out.
+    """
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise DataError(f"{folder}: its weights lack {len(missing)} tensors, the first is {missing[0]}")
+    unknown = sorted(info["unexpected_keys"])
+    if unknown and library == "diffusers":
+        raise DataError(
+            f"{folder}: its weights hold {len(unknown)} tensors of which its config.json knows nothing, the first is "
+            f"{unknown[0]}; take both files from one model"
+        )
+
+
+def _require_numbers(folder: Path, stem: str, network: Any) -> None:
+    """Refuse quantised weights: both libraries take their integers for the numbers that they stand for."""
+    wanted = {name for name, value in network.state_dict().items() if value.is_floating_point()}
+    for file in (folder / name for name in sorted(os.listdir(folder))):
+        if re.sub(r"-\d+-of-\d+", "", file.name) != f"{stem}.safetensors":
+            continue
+        with safe_open(file, "pt") as held:
+            for name in wanted.intersection(held.keys()):
+                if (kind := held.get_slice(name).get_dtype()) not in _NUMBERS:
+                    raise DataError(
+                        f"{file}: {name} is of {kind}; quantised weights are not supported, give those of a float type"
+                    )
 
 
 def outline_part(path: Path, part: str, library: str, class_name: str) -> Any:
@@ -98,7 +131,7 @@ def weights_variant(folder: Path, library: str, class_name: str) -> str | None:
     Raises:
         DataError: there are no safetensors weights, or several variants and no reason to choose one.
     """
-    stem, names = _STEMS[library], sorted(os.listdir(folder))
+    stem, names = _STEMS[library], sorted(name for name in os.listdir(folder) if (folder / name).is_file())
     _refuse_pointers(folder, names)
     if f"{stem}.safetensors" in names or f"{stem}.safetensors.index.json" in names:
         return None
@@ -116,6 +149,12 @@ def weights_variant(folder: Path, library: str, class_name: str) -> str | None:
     raise DataError(f"{folder} cannot be loaded: it holds no {stem}.safetensors")
 
 
+def _require_config(folder: Path) -> None:
+    """Without one transformers makes a network of its class's own sizes."""
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder} cannot be loaded: it holds no config.json")
+
+
 def _require_vocabulary(folder: Path) -> None:
     """Without one transformers makes a tokenizer to which every word is unknown."""
     if not any(name in _VOCABULARIES or name.endswith(_VOCABULARY_ENDS) for name in os.listdir(folder)):
@@ -127,7 +166,9 @@ def _is_network(part: str) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first words of a library, and the next where they only announce them."""
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
 
 
 def _refuse_pointers(folder: Path, names: list[str]) -> None:

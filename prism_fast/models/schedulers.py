@@ -9,11 +9,11 @@ the predictions is refused by name.
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
 from prism_fast.errors import DataError
+from prism_fast.models.json_object import read_object
 
 KNOWN = (
     "DDIMScheduler",
@@ -35,6 +35,8 @@ KNOWN = (
     "UniPCMultistepScheduler",
 )
 PREDICTIONS = ("epsilon", "v_prediction")
+#: A scheduler computes each of its noise levels while it is loaded; published ones have a thousand.
+MOST_LEVELS = 100_000
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 #: Settings with the values that change nothing; looked at where the scheduler's class knows them.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -55,24 +57,29 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def require_scheduler_class(path: Path, class_name: str) -> None:
-    """Refuse a scheduler of another kind of noise: of EDM, flow matching, consistency models.
+    """Refuse a scheduler of another kind of noise (of EDM, flow matching, consistency models) before it is loaded.
 
     ``class_name`` is what the model's index says, and ``scheduler_config.json`` must not say something else.
 
     Raises:
-        DataError: it is none of :data:`KNOWN`.
+        DataError: it is none of :data:`KNOWN`, or its number of noise levels is none.
     """
     file = path / "scheduler" / "scheduler_config.json"
     try:
-        written = json.loads(file.read_bytes()).get("_class_name", class_name)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} cannot be read as a JSON object") from error
+        document = read_object(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}/scheduler cannot be loaded: it holds no {file.name}") from error
+    written, levels = document.get("_class_name", class_name), document.get("num_train_timesteps", 1000)
     for name in (class_name, written):
         if name not in KNOWN:
             raise DataError(
                 f"{path}/scheduler is a {name}, whose noise schedule is not known here; expected a model of "
                 "DDIMScheduler's kind (betas, epsilon or v_prediction)"
             )
+    if type(levels) is not int or not 1 <= levels <= MOST_LEVELS:
+        raise DataError(
+            f"{path}/scheduler has num_train_timesteps = {levels!r}; expected a whole number from 1 to {MOST_LEVELS}"
+        )
 
 
 def require_schedule(path: Path, scheduler: Any) -> None:

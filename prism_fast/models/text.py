@@ -141,6 +141,10 @@ class Embedding:
         pooled = [None] * len(self.text) if self.pooled is None else [p.unsqueeze(0) for p in self.pooled]
         return [Embedding(t.unsqueeze(0), p) for t, p in zip(self.text, pooled, strict=True)]
 
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Those that there are."""
+        return (self.text,) if self.pooled is None else (self.text, self.pooled)
+
     @staticmethod
     def join(parts: Sequence[Embedding]) -> Embedding:
         """The embeddings of several groups of prompts, one after another."""
@@ -160,8 +164,14 @@ def encode_prompts(
     for start in range(0, len(prompts), batch_size):
         outputs = []
         for tokenizer, engine in encoders:
-            tokens = tokenize(prompts[start : start + batch_size], tokenizer).to(device)
-            outputs.append(engine.run(tokens.input_ids, tokens.attention_mask))
+            tokens = tokenize(prompts[start : start + batch_size], tokenizer)
+            outputs.append(engine.run(*(_moved(x, device) for x in (tokens.input_ids, tokens.attention_mask))))
         text = torch.cat([out[0] for out in outputs], -1)
         parts.append(Embedding(text, outputs[-1][1] if len(outputs) > 1 else None))
     return Embedding.join(parts)
+
+
+def _moved(x: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the host on ``device``; to a GPU from pinned memory, so that nobody waits for the copy."""
+    pinned = torch.device(device).type == "cuda" and torch.cuda.is_available()  # a fake device has no driver
+    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from prism_fast.errors import DataError
-from prism_fast.models.classifier_config import ClassifierConfig, read_document, validated
+from prism_fast.models.classifier_config import ClassifierConfig, validated
 from prism_fast.models.classifier_weights import conversion
+from prism_fast.models.json_object import read_object
 
 _PIXELS = "preprocessor_config.json"
 
@@ -79,7 +80,7 @@ def _config(path: Path, document: dict[str, Any]) -> ClassifierConfig:
         raise DataError(f"{path}/config.json is of {architectures[0]}; expected an image classifier")
     file = path / _PIXELS
     try:
-        pixels = read_document(file)
+        pixels = read_object(file)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not a classifier directory: {_PIXELS} is missing") from error
     names = _names(document)

@@ -22,6 +22,7 @@ from prism_fast.dataset.shard import Entry, Shard, ShardReader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError, RunError
 from prism_fast.evaluation.class_folders import folder_names
+from prism_fast.storage.files import parquet_sink
 
 Format = Literal["imagefolder", "parquet"]
 #: (shards done, shards in all, images written)
@@ -42,8 +43,8 @@ class _Source:
         return dataset_card(config, records, "data/*.parquet")
 
 
-def _source(directory: RunDirectory, selected: bool) -> _Source:
-    found = ShardSet.discover(directory.path, selected)
+def _source(directory: RunDirectory, selected: bool, check: bool | None) -> _Source:
+    found = ShardSet.discover(directory.path, selected, check)
     rows = directory.plan().rows(0, found.classes)  # classes take turns: each has one here
     named = {row.label: row.class_name for row in rows}
     return _Source(found.shards, tuple(named.get(i, str(i)) for i in range(found.classes)))
@@ -127,30 +128,39 @@ def _to_parquet(source: _Source, shard: Shard, out: Path) -> None:
     with shard.open() as reader:
         rows = [_row(reader, entry, shard.record.image_ext) for entry in shard.entries()]
     file = folder / f"train-{shard.record.shard:06d}-of-{last + 1:06d}.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema(source.names)), file, row_group_size=_ROW_GROUP)
+    with parquet_sink(file) as sink:
+        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(source.names)), sink, row_group_size=_ROW_GROUP)
 
 
 _WRITERS: dict[Format, Callable[[_Source, Shard, Path], None]] = {"imagefolder": _to_folders, "parquet": _to_parquet}
 
 
-def export(run: Path, out: Path, layout: Format, progress: Progress | None = None, selected: bool = False) -> int:
+def export(
+    run: Path,
+    out: Path,
+    layout: Format,
+    progress: Progress | None = None,
+    selected: bool = False,
+    check: bool | None = None,
+) -> int:
     """Write a run's finished shards in another layout; returns the number of images.
 
-    With ``selected`` what `prism-fast select` rejected is left out.
+    With ``selected`` what `prism-fast select` rejected is left out. ``check`` says whether every byte of the shards is
+    hashed first; None means that of a small run.
 
     ``imagefolder``: ``LABEL_NAME/INDEX.png``, the encoded images as they are. ``parquet``: a file a shard, with logits,
     prompts and the dataset card.
 
     Raises:
         DataError: no finished shard, one that cannot be read, or no selection that fits the run.
-        InputError: ``out`` is not empty. RunError: the disk refused.
+        InputError: ``out`` is not empty, or a class's name is too long for a folder. RunError: the disk refused.
     """
     directory = RunDirectory(run)
-    config, source, images = directory.config(), _source(directory, selected), 0
+    config, source, images = directory.config(), _source(directory, selected, check), 0
+    folders = folder_names(source.names) if layout == "imagefolder" else []
     with _whole(out) as staged:
-        if layout == "imagefolder":  # an empty one too, or those behind it would be numbered wrongly
-            for name in folder_names(source.names):
-                (staged / name).mkdir()
+        for name in folders:  # an empty one too, or those behind it would be numbered wrongly
+            (staged / name).mkdir()
         for done, shard in enumerate(source.shards, 1):
             _WRITERS[layout](source, shard, staged)
             images += shard.kept

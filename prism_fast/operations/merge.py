@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prism_fast.dataset.made_with import load_made_with
 from prism_fast.dataset.margins import load_margins
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory
@@ -105,6 +106,17 @@ def _check_same_margins(runs: Sequence[RunDirectory]) -> None:
             raise InputError(f"{run.path} was made with other margins than {held[0][0].path}; they do not merge")
 
 
+def _check_same_gpu(runs: Sequence[RunDirectory]) -> None:
+    begun = [(run, load_made_with(run.path / "engines.json")) for run in runs]
+    held = [(run, made.gpu) for run, made in begun if made and made.gpu]
+    for run, gpu in held[1:]:
+        if gpu != held[0][1]:
+            raise InputError(
+                f"{run.path} was made on {gpu}, {held[0][0].path} on {held[0][1]}, which rounds otherwise; they do not "
+                "merge"
+            )
+
+
 def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
     if not out.exists():
         out.require_empty()
@@ -129,16 +141,18 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
         progress: told after every shard that was verified.
 
     Raises:
-        InputError: parts of different runs, models, engines or margins, a shard that differs between two, an ``out``
-            of another run.
+        InputError: parts of different runs, models, engines, GPUs or margins, a shard that differs between two, an
+            ``out`` of another run.
         DataError: a directory that is no run, or a damaged shard.
         RunError: the disk refused.
     """
     target, runs = RunDirectory(out), [RunDirectory(path) for path in paths]
     _check_same_run(runs, target)
-    _check_same_margins([target, *runs] if target.exists() else runs)
+    parts = [target, *runs] if target.exists() else runs
+    _check_same_margins(parts)
     config, layout = runs[0].config(), runs[0].layout()
-    found = _collect([target, *runs] if target.exists() else runs, progress)
+    found = _collect(parts, progress)
+    _check_same_gpu(parts)  # what is damaged has been named by now
     _claim(target, runs)
     new = [shard for shard in found.values() if shard.home is not target]
     linked = sum(adopt_shard(shard.home.shards, target.shards, shard.record.shard) for shard in new)

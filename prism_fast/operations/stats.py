@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from prism_fast.errors import DataError
 from prism_fast.storage.files import parquet_source
 
 Labels = np.ndarray[Any, np.dtype[np.integer[Any]]]
+_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,40 @@ class Stats:
     images_per_s: float | None
 
 
-def _labels(plan: Path, images: int) -> Labels:
+def _batches(plan: Path) -> Iterator[Labels]:
+    """The labels of a plan's rows, some at a time."""
+    with pq.ParquetFile(parquet_source(plan)) as file:
+        for batch in file.iter_batches(_BATCH, columns=["label"]):
+            yield batch.column("label").to_numpy()
+
+
+def _classes(plan: Path, images: int) -> int:
+    """How many classes take turns in a plan.
+
+    Raises:
+        DataError: it is not a plan of so many images, or they do not take turns, which would be counted as a class.
+    """
     try:
-        labels: Labels = pq.read_table(parquet_source(plan), columns=["label"]).column("label").to_numpy()
-        if len(labels) != images:
-            raise ValueError(f"{len(labels)} rows")
-        if (labels != np.arange(images) % (int(labels.max()) + 1)).any():  # which would be counted as a class
-            raise ValueError("classes do not take turns")
+        classes, rows = max(int(labels.max()) for labels in _batches(plan)) + 1, 0
+        for labels in _batches(plan):
+            if (labels != np.arange(rows, rows + len(labels)) % classes).any():
+                raise ValueError("classes do not take turns")
+            rows += len(labels)
+        if rows != images:
+            raise ValueError(f"{rows} rows")
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise DataError(f"{plan} is not a plan of {images} images; delete it and run the synthesis again") from error
-    return labels
+    return classes
 
 
-def _by_class(labels: Labels, records: Sequence[Record]) -> Labels:
+def _by_class(classes: int, records: Sequence[Record]) -> Labels:
     """Images of each class: what was planned for the finished shards, less what was quarantined."""
-    made = np.zeros(len(labels), dtype=bool)
+    counts = np.zeros(max([classes, *(record.classes for record in records)]), dtype=np.int64)
     for record in records:
-        made[record.first_index : record.first_index + record.planned] = True
-        made[list(record.quarantined)] = False
-    classes = max([int(labels.max()) + 1, *(record.classes for record in records)])
-    return np.bincount(labels[made], minlength=classes)
+        planned = np.arange(record.first_index, record.first_index + record.planned)
+        made = planned[~np.isin(planned, record.quarantined)]
+        counts += np.bincount(made % classes, minlength=len(counts))
+    return counts
 
 
 def _mean(pairs: Iterable[tuple[float | None, int]]) -> float | None:
@@ -89,7 +104,7 @@ def stats(path: Path) -> Stats:
     layout = directory.layout()
     planned = range(layout.shards)  # strays, and records of other runs, are for `verify`
     records = [r for shard, r in directory.records().items() if shard in planned and r.run_hash == layout.run_hash]
-    by_class = _by_class(_labels(path / "plan.parquet", layout.images), records)
+    by_class = _by_class(_classes(path / "plan.parquet", layout.images), records)
     images, seconds = sum(r.rows for r in records), sum(r.seconds for r in records)
     return Stats(
         run_hash=layout.run_hash,

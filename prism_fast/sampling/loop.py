@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from prism_engines.base import Engine
@@ -60,7 +61,8 @@ class SamplingBatch:
 class Sampled:
     """Final latents (n, c, h, w), energy before the first guided step (n,), and which samples stayed finite (n,).
 
-    ``guided`` counts the guided steps of each sample, ``refused`` those whose gradient was not usable.
+    ``guided`` counts the guided steps of each sample, ``refused`` those whose gradient was not usable. ``ready`` marks
+    where on its CUDA stream all of it is computed; see :mod:`prism_fast.synthesis.streams`.
     """
 
     latents: torch.Tensor
@@ -68,6 +70,11 @@ class Sampled:
     finite: torch.Tensor
     guided: torch.Tensor
     refused: torch.Tensor
+    ready: Any = None
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of them."""
+        return self.latents, self.energy_before, self.finite, self.guided, self.refused
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ def make_noise_schedule(scheduler: Any, steps: int, solver: str = _EXACT_AT_ZERO
 
     Raises:
         InputError: ``steps`` do not fit the scheduler's timesteps.
-        DataError: the scheduler has no such betas, or the network predicts noise where there is nothing else.
+        DataError: the scheduler has no such betas, they give no levels to step between, or the network predicts noise
+            where there is nothing else.
     """
     ddim = _ddim(scheduler, steps)
     trained = int(ddim.config.num_train_timesteps)
@@ -52,6 +53,7 @@ def make_noise_schedule(scheduler: Any, steps: int, solver: str = _EXACT_AT_ZERO
             f"{ddim.config.steps_offset}; choose fewer steps"
         )
     products = ddim.alphas_cumprod.double()[torch.tensor(timesteps)]
+    _require_levels(products.tolist(), timesteps)
     if products[0] == 0:
         _require_v_prediction(scheduler)
         if solver != _EXACT_AT_ZERO_SNR:
@@ -82,6 +84,18 @@ def _ddim(scheduler: Any, steps: int) -> Any:
             "must be equal"
         )
     return ddim
+
+
+def _require_levels(products: list[float], timesteps: list[int]) -> None:
+    """Refuse squared alphas between which no solver can step: not a number, none of [0, 1), or not growing."""
+    previous = -1.0
+    for t, product in zip(timesteps, products, strict=True):
+        if not max(0.0, previous) <= product < 1 or product == previous:
+            raise DataError(
+                f"the scheduler's betas give no noise levels: alpha squared is {product:g} at timestep {t}, expected "
+                "from 0 to below 1, and less at each later timestep; mend beta_start, beta_end or trained_betas"
+            )
+        previous = product
 
 
 def _require_v_prediction(scheduler: Any) -> None:

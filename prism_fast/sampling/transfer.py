@@ -37,9 +37,12 @@ def to_host(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the current stream of a CUDA device has done what it was given."""
+    """Until the current stream of a CUDA device has done what it was given.
+
+    The thread sleeps meanwhile: one that looks again and again would take a core from those that encode images.
+    """
     if torch.cuda.is_available():  # a fake device has no stream
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)
         event.record(torch.cuda.current_stream(device))
         event.synchronize()
 

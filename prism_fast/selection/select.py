@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +17,11 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
 from prism_fast.labels.load import load_label_space
 from prism_fast.selection.duplicates import ACCEPTED, OVER_QUOTA, keep_distinct
-from prism_fast.selection.features import FeatureFile, write_features
 from prism_fast.selection.settings import Settings
 from prism_fast.selection.stored import Array, Progress, Stored, read_stored
-from prism_fast.selection.teacher import run_teacher
+
+if TYPE_CHECKING:
+    from prism_fast.selection.features import FeatureFile
 
 _ACCEPTED, _ENERGY, _QUOTA, _DISAGREES, _DUPLICATE = range(len(REASONS))
 #: Opens a named phase, whose progress is then told.
@@ -83,14 +85,14 @@ def named_quotas(run: Path, quotas: Mapping[str, int]) -> tuple[tuple[int, int],
     return tuple(sorted((space.index(name), count) for name, count in quotas.items()))
 
 
-def _finished_shards(directory: RunDirectory) -> ShardSet:
+def _finished_shards(directory: RunDirectory, check: bool | None) -> ShardSet:
     missing, planned = directory.missing(), directory.layout().shards
     if missing:
         raise InputError(
             f"{directory.path} is not finished: {len(missing)} of {planned} shards are missing; "
             "'prism-fast synthesize' makes them"
         )
-    return ShardSet.discover(directory.path)
+    return ShardSet.discover(directory.path, check=check)
 
 
 def _alone(stored: Stored, settings: Settings) -> Array:
@@ -161,6 +163,9 @@ def _judge(
     wanted = _alone(stored, settings) == _ACCEPTED
     if settings.duplicates is None or not wanted.any():
         return choose(stored, settings)
+    from prism_fast.selection.features import write_features  # loads torch and timm
+    from prism_fast.selection.teacher import run_teacher
+
     teacher = run_teacher(directory)
     with tempfile.TemporaryDirectory(prefix="prism-fast-select-") as folder:
         file = Path(folder) / "features"
@@ -172,7 +177,9 @@ def _judge(
             return choose(stored, settings, features, progress)
 
 
-def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase = silent) -> Selection:
+def select(
+    run: Path, settings: Settings, *, device: str = "cpu", check: bool | None = None, phase: Phase = silent
+) -> Selection:
     """Choose from a finished run and write ``selection.parquet`` into its directory.
 
     The accepted samples depend on what the run holds and on the settings alone. Without ``settings.duplicates`` only
@@ -184,6 +191,7 @@ def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase =
         run: the run's directory.
         settings: what to keep.
         device: where the teacher runs; another one can change the last bits of a cosine.
+        check: whether every byte of the shards is hashed first; None means that of a small run.
         phase: opens a phase of the work by its name and shows its progress.
 
     Raises:
@@ -192,7 +200,7 @@ def select(run: Path, settings: Settings, *, device: str = "cpu", phase: Phase =
         RunError: the disk refused.
     """
     directory = RunDirectory(run)
-    shards = _finished_shards(directory)
+    shards = _finished_shards(directory, check)
     with phase("read, samples") as progress:
         stored = read_stored(shards.shards, progress)
     if settings.agree and not stored.has_top1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -89,9 +90,46 @@ def read(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        OSError: there is none, or it cannot be read.
+        OSError: there is none, it is a pipe or a device, or it cannot be read.
     """
-    return get(path) if in_store(path) else path.read_bytes()
+    if in_store(path):
+        return get(path)
+    with open(path, "rb", opener=_open_file) as stream:
+        return stream.read()
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open what can be read to its end: whoever opens a pipe without a writer waits for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        _require_end(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_end(path: str | Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def _rename(staged: Path, path: Path) -> None:
+    """Give a staged file its name; whoever may would rename it over a pipe or a device, even over ``/dev/null``."""
+    with suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISLNK(status.st_mode):
+            _require_end(path, status)
+    os.replace(staged, path)
+
+
+def require_file(path: Path) -> None:
+    """Refuse to give a library's reader, which would wait, a pipe or a device.
+
+    Raises:
+        OSError: it is one, or there is nothing.
+    """
+    _require_end(path, path.stat())
 
 
 def remove(path: Path) -> None:
@@ -106,14 +144,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def parquet_source(path: Path) -> Path | pa.BufferReader:
-    """What pyarrow reads a file from: an object is fetched whole.
+def parquet_sink(path: Path) -> pa.NativeFile:
+    """What pyarrow writes a local file to: given a path, it takes only one in UTF-8."""
+    return pa.OSFile(os.fsencode(path), "wb")
+
+
+def parquet_source(path: Path) -> pa.NativeFile:
+    """What pyarrow reads a file from, whose path need not be UTF-8: an object is fetched whole.
 
     Raises:
-        RunError: the store refused.
+        OSError: there is none, or it is a pipe or a device. RunError: the store refused.
     """
     if not in_store(path):
-        return path
+        require_file(path)
+        return pa.OSFile(os.fsencode(path), "rb")
     with reading(path):
         return pa.BufferReader(read(path))
 
@@ -195,7 +239,7 @@ class _Staged:
             self.staged.write_bytes(self.data)
 
     def replace(self) -> None:
-        os.replace(self.staged, self.path)
+        _rename(self.staged, self.path)
 
     def create(self) -> bool:
         try:
@@ -286,7 +330,7 @@ def building(path: Path) -> Iterator[Path]:
         yield staged
         with open(staged, "r+b") as stream:
             os.fsync(stream.fileno())
-        os.replace(staged, path)
+        _rename(staged, path)
     finally:
         with suppress(OSError):
             staged.unlink(missing_ok=True)

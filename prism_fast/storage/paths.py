@@ -26,6 +26,15 @@ def _require_name(given: str | Path) -> None:
         raise InputError(f"{given!r} names no directory; give a path, or '.' for the current directory")
 
 
+def _at_home(given: str | Path) -> Path:
+    """``~`` is the home directory: a shell leaves that of ``--out=~/run`` to us, and pyarrow would read it so alone."""
+    path = Path(given)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody's home
+        return path
+
+
 def run_path(given: str | Path) -> Path:
     """A run directory as the user names it.
 
@@ -36,7 +45,7 @@ def run_path(given: str | Path) -> Path:
     address = str(given)
     scheme, mark, rest = address.partition(_MARK)
     if not mark:
-        return Path(given)
+        return _at_home(given)
     if scheme not in SCHEMES or not rest.strip("/"):
         raise InputError(f"{address} is not a place for a run; give a local path, or s3://BUCKET/RUN")
     from prism_fast.storage.objects import open_store
@@ -56,4 +65,4 @@ def local_path(given: str | Path) -> Path:
             f"{given} is in an object store, but a local path is needed here; copy the run down first, for example "
             "'aws s3 sync s3://BUCKET/RUN RUN', and give the copy"
         )
-    return Path(given)
+    return _at_home(given)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from prism_engines.attention import use_attention
 from prism_engines.backends.eager import EagerEngine, InChunks
 from prism_engines.base import Engine
 from prism_kernels import energy
+from torch import nn
 
 from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
@@ -21,18 +21,19 @@ from prism_fast.errors import InputError
 from prism_fast.guidance.network import ImageClassifier, dtype_of, energy_gradient_engine, in_float32
 from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
-from prism_fast.models.class_order import require_label_order
 from prism_fast.models.classifier import Classifier, load_classifier, require_input_size
 from prism_fast.models.content_hash import content_hash
 from prism_fast.models.device import require_device
 from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet, fuse_norms
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, LightDecoder, load_diffusion, load_light_decoder
+from prism_fast.models.label_space import for_label_space
 from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
 from prism_fast.prompts.row import PlanRow
 from prism_fast.sampling.loop import Engines, GuidedSampler, Sampled, SamplingBatch
 from prism_fast.sampling.noise_schedule import make_noise_schedule
-from prism_fast.sampling.transfer import to_host
+from prism_fast.sampling.transfer import to_device, to_host
 from prism_fast.synthesis.memory import enough_memory
+from prism_fast.synthesis.streams import Streams, streams_of
 
 #: Embeddings kept: 242 MB at Stable Diffusion 1.5's 77 tokens of 768 numbers; a million prompts would take 242 GB.
 REMEMBERED_PROMPTS = 1024
@@ -40,7 +41,7 @@ REMEMBERED_PROMPTS = 1024
 
 @dataclass(frozen=True)
 class Made:
-    """Samples of one call, and the indices that were quarantined because they did not stay finite."""
+    """Samples of one call, and the indices that were quarantined: they did not stay finite, or would not in a shard."""
 
     samples: tuple[Sample, ...]
     quarantined: tuple[int, ...]
@@ -75,19 +76,23 @@ class Synthesizer:
         hashes: dict[str, str],
         engines: Engines | None = None,
         light_decoder: LightDecoder | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self.config, self.model, self.teacher, self.hashes = config, model, teacher, hashes
         self.light_decoder = light_decoder
         self.device = torch.device(config.sampling.device)
+        self.streams = streams or streams_of(self.device, config.launch)
         self.decoder = LatentDecoder(model)
         self.margins: dict[int, float] = {}
         self._embeddings: dict[str, Embedding] = {}
         self._embedding = threading.Lock()
+        self._time_ids = self._make_time_ids()
         self.engines = engines or self._eager()
         self.sampler = self._make_sampler()
 
     def _eager(self) -> Engines:
-        model = self.model
+        model, engines = self.model, self.config.engines
+        gradient = energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance)
         second = model.text_encoder_2
         first = TextPenultimate(model.text_encoder) if second else TextHidden(model.text_encoder)
         size = (self.config.sampling.height, self.config.sampling.width)
@@ -96,17 +101,18 @@ class Synthesizer:
             unet=EagerEngine(WholeUNet(model.unet), "unet"),
             unet_deep=EagerEngine(DeepUNet(model.unet), "unet_deep"),
             unet_shallow=EagerEngine(ShallowUNet(model.unet), "unet_shallow"),
-            decoder=EagerEngine(in_float32(self.decoder), "decoder"),
-            energy_gradient=self._eager_gradient(),
+            decoder=self._bounded(
+                EagerEngine(in_float32(self.decoder), "decoder"), engines.decoder_batch, self.decoder
+            ),
+            energy_gradient=self._bounded(gradient, engines.gradient_batch, self.gradient_decoder),
             teacher=EagerEngine(ImageClassifier(self.teacher, size), "teacher"),
             text_encoder_2=EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
         )
 
-    def _eager_gradient(self) -> Engine:
-        engine = energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance)
-        rows = self.config.engines.gradient_batch
+    def _bounded(self, engine: Engine, rows: int | None, decoder: nn.Module) -> Engine:
+        """An engine that decodes with ``decoder``, given at most ``rows`` rows at once; None: as many as there are."""
         # Float32 on a CPU takes the whole batch, as it always did: in chunks it rounds otherwise, and runs go on.
-        whole = self.device.type == "cpu" and dtype_of(self.gradient_decoder) == torch.float32
+        whole = self.device.type == "cpu" and dtype_of(decoder) == torch.float32
         return engine if rows is None or whole else InChunks(engine, rows)
 
     @property
@@ -126,14 +132,16 @@ class Synthesizer:
 
     def with_engines(self, engines: Engines) -> Self:
         """The same run computed by other engines."""
-        other = type(self)(self.config, self.model, self.teacher, self.hashes, engines, self.light_decoder)
+        other = type(self)(
+            self.config, self.model, self.teacher, self.hashes, engines, self.light_decoder, self.streams
+        )
         other.margins = self.margins
         return other
 
     def unguided(self) -> Self:
         """The same run, engines and noise, without energy guidance."""
         config = assign(self.config, {"guidance.enabled": False})
-        return type(self)(config, self.model, self.teacher, self.hashes, self.engines)
+        return type(self)(config, self.model, self.teacher, self.hashes, self.engines, streams=self.streams)
 
     @classmethod
     def load(cls, config: RunConfig) -> Self:
@@ -153,15 +161,8 @@ class Synthesizer:
             use_attention(model.unet, config.engines.attention)
         if config.engines.fused_norms:
             fuse_norms(model.vae)
-        teacher = load_classifier(paths["teacher"])
+        teacher = for_label_space(load_classifier(paths["teacher"]), load_label_space(config.labels))
         teacher.net.to(config.sampling.device)
-        space = load_label_space(config.labels)
-        classes = len(space.classes)
-        if teacher.config.num_classes != classes:
-            raise InputError(
-                f"the teacher knows {teacher.config.num_classes} classes, label space {config.labels!r} has {classes}"
-            )
-        require_label_order(teacher.config, space)
         if config.guidance.enabled and config.guidance.view_size:
             require_input_size(teacher, config.guidance.view_size, "guidance.view_size")
         hashes = {k: content_hash(Path(p)) if Path(p).exists() else p for k, p in paths.items()}
@@ -189,7 +190,11 @@ class Synthesizer:
     def embed(self, prompts: Sequence[str]) -> Embedding:
         """Each prompt's embedding; a prompt is encoded once, as long as it is among the latest few thousand."""
         with self._embedding:  # batches of several streams share what is remembered
-            return self._embed(prompts)
+            with self.streams.on("encode"):
+                made = self._embed(prompts)
+                ready = self.streams.mark()
+            self.streams.take(ready, made.tensors())
+        return made
 
     def _embed(self, prompts: Sequence[str]) -> Embedding:
         new = [p for p in dict.fromkeys(prompts) if p not in self._embeddings]
@@ -222,10 +227,9 @@ class Synthesizer:
             return (embedding.text,)
         return embedding.text, embedding.pooled, self._time_ids.expand(len(prompts), 6)
 
-    @cached_property
-    def _time_ids(self) -> torch.Tensor:
+    def _make_time_ids(self) -> torch.Tensor:
         size = (float(self.config.sampling.height), float(self.config.sampling.width))
-        return torch.tensor([*size, 0.0, 0.0, *size], device=self.device)
+        return to_device([torch.tensor([*size, 0.0, 0.0, *size])], self.device)[0]
 
     def batch(self, rows: Sequence[PlanRow]) -> SamplingBatch:
         """The sampler's batch of some plan rows; labels and margins still lie on the host."""
@@ -254,8 +258,9 @@ class Synthesizer:
         Raises:
             RunError: the device's memory does not suffice.
         """
-        with enough_memory():
-            return self.sampler.sample(self.batch(rows), self.device)
+        with enough_memory(), self.streams.on("denoise"):
+            sampled = self.sampler.sample(self.batch(rows), self.device)
+            return replace(sampled, ready=self.streams.mark())
 
     @torch.no_grad()
     def finish(self, rows: Sequence[PlanRow], sampled: Sampled) -> Made:
@@ -264,12 +269,13 @@ class Synthesizer:
         Raises:
             RunError: the device's memory does not suffice.
         """
-        with enough_memory():
+        with enough_memory(), self.streams.on("finish"):
+            self.streams.take(sampled.ready, sampled.tensors())
             images = self.engines.decoder.run(sampled.latents)[0].float()
             finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
             pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
             logits = self.engines.teacher.run(pixels.float() / 255)[0].float()
-            finite &= torch.isfinite(logits).all(1)
+            finite &= torch.isfinite(logits.half()).all(1)  # as a shard stores them: what is above 65,504 is not
             found = (pixels, logits, sampled.energy_before, sampled.guided, sampled.refused, finite)
             return self._samples(rows, *to_host(found))
 
@@ -298,7 +304,7 @@ class Synthesizer:
                 "style": row.style,
                 "content": row.content,
                 "seed": self.config.seed,
-                "objective_before": None if before[i].isnan() else round(float(before[i]), 4),
+                "objective_before": round(float(before[i]), 4) if before[i].isfinite() else None,
                 "energy_after": round(float(free[i]), 4),
                 "guided_steps": int(guided[i]),
                 "refused_gradients": int(refused[i]),

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from prism_fast.compile.load import compile_run
+from prism_fast.compile.release import release_networks
 from prism_fast.config import RunConfig
 from prism_fast.dataset.made_with import MadeWith, load_made_with
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError
+from prism_fast.models.device import gpu_name
 from prism_fast.storage.files import create, writing
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
 from prism_fast.synthesis.synthesizer import Synthesizer
@@ -64,7 +66,9 @@ def assemble(
         found = compile_run(eager, recorded, log, store)
         return found.synthesizer, found.digests
 
-    synthesizer, engines = agreed_engines(directory, leases, eager, compiled, stop)
+    gpu = gpu_name(config.sampling.device)
+    synthesizer, engines = agreed_engines(directory, leases, eager, compiled, stop, gpu)
+    release_networks(synthesizer, engines)
     synthesizer.margins = agreed_margins(directory, leases, synthesizer)
     return Worker(ShardMaker(synthesizer, directory, engines, stop), leases, log, stop)
 
@@ -84,7 +88,7 @@ def open_run(config: RunConfig, out: Path, hashes: Mapping[str, str]) -> RunDire
 
 
 def agreed_engines(
-    directory: RunDirectory, leases: Leases, eager: Generator, choose: Choose[G], stop: Stop
+    directory: RunDirectory, leases: Leases, eager: Generator, choose: Choose[G], stop: Stop, gpu: str | None = None
 ) -> tuple[G, dict[str, str]]:
     """The run's generator on the engines that the run was begun with, which its first worker chooses or builds.
 
@@ -94,9 +98,11 @@ def agreed_engines(
         eager: the generator before it has engines; its weights are the run's.
         choose: gives the generator on engines and which these are (part -> digest), on those that it is told if any.
         stop: looked at before a choice is made everybody's.
+        gpu: what kind of GPU computes it; None for a processor.
 
     Raises:
-        InputError: the run was begun with other weights. EngineError: a named backend cannot run here.
+        InputError: the run was begun with other weights, or on another kind of GPU. EngineError: a named backend cannot
+            run here.
     """
     recorded = next((record.engines for record in directory.records().values()), {})
     path = directory.path / "engines.json"
@@ -106,14 +112,15 @@ def agreed_engines(
         if begun is None:
             return None
         _require_models(directory, begun.models, eager.hashes)
+        _require_gpu(directory, begun.gpu, gpu)
         return choose(begun.engines)
 
     def made() -> tuple[G, dict[str, str]]:
         generator, engines = choose(recorded)
         stop.check()  # a backend that a signal interrupted must not decide for everybody
-        begun = MadeWith(models=eager.hashes, engines=engines)
+        begun = MadeWith(models=eager.hashes, engines=engines, gpu=gpu)
         with writing(path):
-            first = create(path, begun.model_dump_json(indent=1).encode())
+            first = create(path, begun.model_dump_json(indent=1, exclude_none=True).encode())
         return (generator, engines) if first else found() or (generator, engines)
 
     return leases.once("engines", found, made)
@@ -131,3 +138,11 @@ def _require_models(directory: RunDirectory, begun: Mapping[str, str], hashes: M
     if begun != hashes:
         changed = ", ".join(k for k in hashes if begun.get(k) != hashes[k])
         raise InputError(f"{directory.path} was begun with other weights ({changed}); choose another --out")
+
+
+def _require_gpu(directory: RunDirectory, begun: str | None, gpu: str | None) -> None:
+    if begun is not None and begun != gpu:
+        raise InputError(
+            f"{directory.path} was begun on {begun}, and here {gpu or 'a processor'} would go on, which rounds "
+            "otherwise; go on where it was begun, or choose another --out"
+        )

@@ -11,7 +11,7 @@ from prism_fast.config import LaunchConfig, RunConfig
 from prism_fast.dataset.plan import differing_row, plan_rows
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory
-from prism_fast.dataset.writer import commit_shard, make_record, tar_bytes
+from prism_fast.dataset.writer import commit_shard, join_samples, make_record
 from prism_fast.errors import DataError, InputError
 from prism_fast.labels.load import load_label_space
 from prism_fast.models.device import shared_threads
@@ -19,6 +19,7 @@ from prism_fast.prompts.row import PlanRow
 from prism_fast.storage.faults import failpoint
 from prism_fast.synthesis.overlap import pipelined
 from prism_fast.synthesis.synthesizer import Made
+from prism_fast.workers.encoding import Encoder
 from prism_fast.workers.stop import Stop
 
 
@@ -72,8 +73,9 @@ class ShardMaker:
         self.stop = stop or Stop()
         self.layout = directory.layout()  # as claimed: the label file may change meanwhile
         self._plan, self._space = directory.plan(), load_label_space(generator.config.labels)
-        self._made: list[Made] = []
+        self._encoder = Encoder(generator.config.synthesis)
         self._planned: list[PlanRow] = []
+        self._quarantined: list[int] = []
         self._since = time.monotonic()
 
     def work(self, shards: Iterable[int]) -> Iterator[_Work]:
@@ -108,9 +110,9 @@ class ShardMaker:
             StoppedError: a signal asked for it before a shard was finished.
         """
         self._since = time.monotonic()
-        self._made, self._planned = [], []  # of a shard that was abandoned
+        self._planned, self._quarantined = [], []  # of a shard that was abandoned
         stages = (self.denoise, self.finish, self.store)
-        with shared_threads(launch.streams):
+        with self._encoder.threads(), shared_threads(launch.streams):
             for record in pipelined(self.work(shards), stages, launch.pipeline_depth, launch.streams):
                 if record is not None:
                     yield record
@@ -127,31 +129,29 @@ class ShardMaker:
     def store(self, item: tuple[_Work, Made]) -> Record | None:
         """Third stage; gives the record of the shard that this batch closes."""
         work, made = item
-        self._made.append(made)
+        self._encoder.add(made.samples)
         self._planned += work.rows
-        if not work.last:
-            return None
-        whole, planned = Made.join(self._made), self._planned
-        self._made, self._planned = [], []
-        return self._commit(work.shard, whole, planned)
+        self._quarantined += made.quarantined
+        return self._commit(work.shard) if work.last else None
 
-    def _commit(self, shard: int, made: Made, planned: Sequence[PlanRow]) -> Record:
-        config = self.generator.config
-        tar, index = tar_bytes(made.samples, config.synthesis.image_format, config.synthesis.quality)
+    def _commit(self, shard: int) -> Record:
+        samples, planned, quarantined = self._encoder.close_shard(), self._planned, self._quarantined
+        self._planned, self._quarantined = [], []
+        tar, index = join_samples(samples)
         now = time.monotonic()
         record = make_record(
             shard,
-            made.samples,
+            samples,
             tar,
             index,
             run_hash=self.layout.run_hash,
             models=self.generator.hashes,
             engines=self.engines,
             classes=self.generator.classes,
-            image_ext=config.synthesis.image_format,
+            image_ext=self.generator.config.synthesis.image_format,
             first_index=self.layout.extent(shard)[0],
             planned=len(planned),
-            quarantined=made.quarantined,
+            quarantined=quarantined,
             seconds=round(now - self._since, 3),
         )
         self._since = now

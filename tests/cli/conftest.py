@@ -25,13 +25,18 @@ LIBRARIES = (diffusers_logging, transformers_logging)
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Threads, captured warnings, the libraries' verbosity and progress bars as they were."""
-    threads, show = torch.get_num_threads(), warnings.showwarning
+    """Threads, cuDNN, captured warnings, the libraries' verbosity and progress bars as they were."""
+    threads, show, deterministic = (
+        torch.get_num_threads(),
+        warnings.showwarning,
+        torch.backends.cudnn.deterministic,
+    )
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in LIBRARIES]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = deterministic
         logging.captureWarnings(False)
         warnings.showwarning = show
         for library, (verbosity, bars) in zip(LIBRARIES, before, strict=True):

@@ -107,7 +107,7 @@ def test_a_wrong_argument(prism: Command, tiny: Path, root: Path, option: str, v
 def test_a_missing_configuration(prism: Command, tmp_path: Path, root: Path) -> None:
     answer = prism("build-engines", tmp_path / "absent.yaml", "--store", root)
     assert answer.code == INPUT
-    assert "is neither a file nor one of: imagenet1k-sd15, " in answer.error()
+    assert "is neither a file nor one of: imagenet100-sd15, " in answer.error()
 
 
 def test_a_named_backend_that_cannot(prism: Command, tiny: Path, root: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_subset_is_said(prism: Command, tmp_path: Path, labels: Path) -> None:
     teacher, folder = make_teacher(tmp_path / "teacher"), pictures(tmp_path / "p", "ant", "zebra")
     told = prism("evaluate", teacher, "--pictures", folder, "--labels", labels, "--device", "cpu")
     assert told.code == 0, told.err
-    assert told.out.endswith("6 pictures, among 2 of 3 classes, folders matched by the names of animals\n")
+    assert told.out.endswith("6 pictures, among 2 of 3 classes, matched by the names of animals\n")
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,25 @@ def test_the_bundled_sets_are_not_for_other_classes(prism: Command, tmp_path: Pa
     answer = prism("evaluate", make_teacher(tmp_path / "teacher"))
     assert answer.code == INPUT
     assert "tells 3 classes apart, the bundled test sets have 16" in answer.error()
+
+
+def test_a_file_of_classes_and_what_is_left_out(prism: Command, tmp_path: Path, labels: Path) -> None:
+    folder, truth = tmp_path / "flat", tmp_path / "truth.csv"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (40, 50), (60 * i, 20 * i, 90)).save(folder / f"{i}.jpg")
+    truth.write_text("name,class\n0.jpg,zebra\n1.jpg,ant\n2,ant\n")
+    options = ("--pictures", folder, "--labels", labels, "--ground-truth", truth)
+    answer = prism("evaluate", make_teacher(tmp_path / "teacher"), *options, "--json")
+    assert answer.code == 0, answer.err
+    (found,) = json.loads(answer.out)
+    assert (found["n"], found["left_out"], found["classes_scored"], found["classes"]) == (3, 1, 2, 3)
+    told = prism("evaluate", tmp_path / "teacher", *options)
+    assert "3 pictures, 1 left out, among 2 of 3 classes, matched by the names of animals" in told.out
+
+
+@pytest.mark.parametrize("option", ["--real", "--ground-truth"])
+def test_a_file_without_pictures_is_refused(prism: Command, tmp_path: Path, option: str) -> None:
+    answer = prism("evaluate", make_teacher(tmp_path / "teacher"), option, tmp_path / "f")
+    assert answer.code == INPUT
+    assert "are for pictures of your own; give --pictures DIR" in answer.error()

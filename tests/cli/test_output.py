@@ -1,4 +1,4 @@
-"""Where the answer goes: a full disk, a reader that has gone, a terminal of another encoding (users.md 13)."""
+"""Where the answer goes: a full disk, a reader that has gone, a terminal of another encoding."""
 
 from __future__ import annotations
 
@@ -62,3 +62,16 @@ def test_an_ascii_locale_reads_and_shows_other_letters(tmp_path: Path) -> None:
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "chat" in out
+
+
+def test_prompts_that_the_encoder_cuts_are_told(tmp_path: Path) -> None:
+    """Else classes that differ only behind the cut give the same pictures, and nobody knows."""
+    settings = [
+        "engines.backend=eager", "sampling.steps=1", "sampling.batch_size=1", "synthesis.shard_size=1",
+        f"prompts.templates=['{'very ' * 30}{{content}}']",
+    ]  # fmt: skip
+    given = [word for setting in settings for word in ("--set", setting)]
+    process = command("synthesize", "minis-emoji", "--images", "1", "--out", tmp_path / "run", *given)
+    _, said = process.communicate()
+    assert process.returncode == 0
+    assert "1 of the prompts are cut to the text encoder's 24 tokens, the first has" in said

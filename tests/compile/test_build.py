@@ -212,9 +212,9 @@ def test_a_judge_that_is_missing_is_a_reason(parts: Parts, monkeypatch: pytest.M
 
 
 FAILURES = {
-    "memory": (MemoryError(), "openvino cannot build decoder: out of memory; choose a smaller sampling.batch_size"),
-    "gpu": (torch.OutOfMemoryError("CUDA out of memory"), "out of memory; choose a smaller sampling.batch_size"),
-    "words": (RuntimeError("Error Code 2: OutOfMemory"), "out of memory; choose a smaller sampling.batch_size"),
+    "memory": (MemoryError(), "openvino cannot build decoder: out of memory; choose a smaller engines.decoder_batch"),
+    "gpu": (torch.OutOfMemoryError("CUDA out of memory"), "out of memory; choose a smaller engines.decoder_batch"),
+    "words": (RuntimeError("Error Code 2: OutOfMemory"), "out of memory; choose a smaller engines.decoder_batch"),
     "disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; stored engines are unharmed"),
 }
 

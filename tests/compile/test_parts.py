@@ -126,6 +126,8 @@ def test_one_changed_weight_changes_the_key(
         ({"guidance": {"view_size": 24}}, {"energy_gradient"}),
         ({"guidance": {"settled_below": 1.0}}, set()),
         ({"engines": {"gradient_batch": 2}}, {"energy_gradient"}),
+        ({"engines": {"decoder_batch": 2}}, {"decoder"}),
+        ({"engines": {"decoder_batch": 9}}, set()),  # more than a batch
         ({"sampling": {"guidance_interval": (0.0, 0.5)}}, UNETS),
         ({"sampling": {"reuse_every": 3}}, set()),
     ],
@@ -193,6 +195,18 @@ def test_the_oracle_of_the_gradient_keeps_to_its_rows(run: Synthesizer, config: 
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_decoder_of_fewer_rows_decodes_a_whole_batch(run: Synthesizer, config: RunConfig) -> None:
+    part = Parts(under(run, changed(config, engines={"decoder_batch": 3}))).get("decoder")
+    assert (part.spec.batch, len(part.random(1)[0])) == (3, 3)
+    inputs = real_inputs(run, "decoder")  # what the gate gives the oracle: four rows
+    rows: list[int] = []
+    oracle: Any = part.oracle
+    oracle.engine.module.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    (found,) = oracle.run(*inputs)
+    assert rows == [3, 1]
+    torch.testing.assert_close(found, Parts(run).get("decoder").oracle.run(*inputs)[0])
+
+
 def test_only_the_gradient_in_fp16_is_another_graph(parts: Parts) -> None:
     for name in ALL:
         part = parts.get(name)
@@ -234,5 +248,6 @@ def test_how_often_a_batch_needs_a_part(run: Synthesizer, config: RunConfig) -> 
     assert {name: saving.calls(name) for name in ALL} == {**once, "unet": 0, "unet_deep": 7, "unet_shallow": 11}
     small = changed(config, sampling={"steps": 10}, guidance=guidance, engines={"gradient_batch": 3})
     assert Parts(under(run, small)).calls("energy_gradient") == 8  # a batch of four takes two runs of three rows
+    assert Parts(under(run, changed(config, engines={"decoder_batch": 3}))).calls("decoder") == 2
     free = Parts(under(run, changed(config, guidance={"enabled": False})))
     assert free.calls("energy_gradient") == 0

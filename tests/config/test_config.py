@@ -71,6 +71,8 @@ def test_every_bundled_configuration_loads() -> None:
         ("launch.lease_s=1.0e+300", r"launch\.lease_s.*604800"),
         ("synthesis.images=10000000000000000000000", r"synthesis\.images.*1000000000"),
         ("launch.streams=1000000000", r"launch\.streams"),
+        ("engines.decoder_batch=0", r"engines\.decoder_batch.*greater than or equal to 1"),
+        ("engines.decoder_batch=65537", r"engines\.decoder_batch.*65536"),
     ],
 )
 def test_a_bad_assignment_names_the_key(assignment: str, words: str) -> None:
@@ -102,6 +104,44 @@ def test_a_document_that_is_none_is_one_short_line(tmp_path: Path, text: str) ->
     with pytest.raises(ConfigError, match=r"bad\.yaml is not") as caught:
         load_config(tmp_path / "bad.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nseed: 1\nname: b\n", r"line 3: 'name' is there twice"),
+        ("name: a\nguidance:\n  scale: 1\n  scale: 2\n", r"line 4: 'scale' is there twice"),
+        ("name: a\nguidance: {scale: 1, 'scale': 2}\n", r"line 2: 'scale' is there twice"),
+        ("name: a\nguidance:\n\tscale: 1\n", r"line 3: found character '\\t' that cannot start any token"),
+        ("name: a\n---\nname: b\n", r"line 2: but found another document"),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_said_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    """Of two equal keys the last was taken, silently."""
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"bad\.yaml is not valid YAML: {said}"):
+        load_config(tmp_path / "bad.yaml")
+
+
+def test_an_assignment_has_no_key_twice() -> None:
+    with pytest.raises(ConfigError, match=r"--set guidance: .* is not a YAML value: line 1: 'scale' is there twice"):
+        load_config("minis-emoji", ("guidance={scale: 1, scale: 2}",))
+
+
+def test_a_key_may_replace_one_that_is_merged_into_its_section(tmp_path: Path) -> None:
+    document = yaml.safe_load(yaml.safe_dump(load_config("minis-emoji").model_dump(mode="json")))
+    del document["launch"]
+    text = yaml.safe_dump(document) + "launch:\n  <<: {streams: 2, restarts: 5}\n  streams: 3\n"
+    (tmp_path / "merged.yaml").write_text(text)
+    launch = load_config(tmp_path / "merged.yaml").launch
+    assert (launch.streams, launch.restarts) == (3, 5)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_an_editor_that_marks_its_encoding(tmp_path: Path, encoding: str) -> None:
+    document = {**load_config("minis-emoji").model_dump(mode="json"), "name": "été"}
+    (tmp_path / "marked.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding=encoding)
+    assert load_config(tmp_path / "marked.yaml").name == "été"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +234,7 @@ def test_a_document_is_frozen() -> None:
         "sampling.steps=5",
         "sampling.solver=ddim",
         "sampling.dtype=bfloat16",
+        "engines.decoder_batch=2",
         "prompts.styles=[noto]",
         "synthesis.image_format=webp",
         "synthesis.shard_size=10",
@@ -214,6 +255,7 @@ def test_the_hash_covers_what_decides_the_bytes(assignment: str) -> None:
         "distill.selection=true",
         "evaluate.neighbours=3",
         "models.teacher=elsewhere",
+        "engines.decoder_batch=null",
     ],
 )
 def test_the_hash_leaves_out_what_does_not(assignment: str) -> None:

@@ -1,4 +1,4 @@
-"""DALI keeps every shard open: the limit of open files is raised, or both numbers are said (users.md 2)."""
+"""DALI keeps every shard open: the limit of open files is raised, or both numbers are said."""
 
 from __future__ import annotations
 

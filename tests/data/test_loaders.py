@@ -1,5 +1,6 @@
 import platform
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prism_fast.data import Batch, open_loader, torch_loader
+from prism_fast.data import Batch, dali, open_loader, torch_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError, InputError
 from tests.data.toy import MEAN, STD, config, picture, write_run, write_run_with
@@ -127,7 +128,7 @@ def test_a_broken_picture_is_one_clear_error(tmp_path: Path, name: str) -> None:
 @BOTH
 @pytest.mark.parametrize("label", [-1, 3, 2**31 - 1])
 def test_a_label_that_is_no_class_is_one_clear_error(tmp_path: Path, name: str, label: int) -> None:
-    """users.md 13: "Target -1 out of bounds" from inside torch."""
+    """Before: "Target -1 out of bounds" from inside torch."""
     run = write_run_with(tmp_path / "run", label=label)
     with pytest.raises(DataError, match=rf"holds the label {label}, expected 0 to 2; 'prism-fast verify' says"):
         stream(ShardSet.discover(run), 2, loader=name)
@@ -165,3 +166,34 @@ def test_truncation_after_the_check_is_one_clear_error(tmp_path: Path) -> None:
     shards.shards[0].tar.write_bytes(shards.shards[0].tar.read_bytes()[:2000])
     with pytest.raises(DataError, match="DALI cannot"):
         stream(shards, 2, loader="dali")
+
+
+def test_the_shuffle_buffer_is_bounded_in_bytes_and_as_before_below(shards: ShardSet) -> None:
+    """A million encoded pictures of 1.8 MB, sixteen thousand of which would be 28 GB."""
+
+    def at(rows: int, size: int) -> int:
+        record = shards.shards[0].record.model_copy(update={"rows": rows, "size_bytes": rows * size})
+        return dali.shuffle_fill(ShardSet((replace(shards.shards[0], record=record),), rows, 3, "png"))
+
+    assert dali.shuffle_fill(shards) == shards.rows  # smaller than the buffer
+    assert at(1_000_000, 200_000) == 16_384
+    assert at(1_000_000, 1_800_000) == (4 << 30) // 1_800_000 == 2_386
+    assert at(10, 8 << 30) == 1
+
+
+def test_a_position_that_was_saved_before_the_bound_is_continued_as_it_was(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stream(shards, 8, loader="dali")
+    feed = open_loader(shards, config(loader="dali"), "cpu", MEAN, STD)
+    list(islice(feed, 3))
+    now = feed.state_dict()
+    old = {name: value for name, value in now.items() if name != "fill"}
+    monkeypatch.setattr(dali, "_SHUFFLE_BYTES", 4000)
+    assert dali.shuffle_fill(shards) < shards.rows
+    assert not equal(whole, stream(shards, 8, loader="dali"))  # another order: why the number is saved
+    for state in (old, now):
+        other = open_loader(shards, config(loader="dali"), "cpu", MEAN, STD)
+        other.load_state_dict(state)
+        assert other.state_dict()["fill"] == shards.rows
+        assert equal(list(islice(other, 5)), whole[3:])

@@ -23,7 +23,7 @@ from prism_fast.operations.merge import merge
 from prism_fast.operations.repair import carry_out, examine
 from prism_fast.operations.stats import stats
 from prism_fast.operations.verify import verify
-from tests.damage import rewrite
+from tests.damage import make_pipe, rewrite
 from tests.runs import assert_whole
 from tests.stubbed import synthesize
 
@@ -241,3 +241,34 @@ def test_of_a_long_plan_every_class_is_compared(
     assert [d.problem for d in damages(directory, {})] == [
         "plan.parquet is damaged at row 7; delete it and run the synthesis again"
     ]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, make_pipe], ids=["folder", "pipe"])
+def test_a_card_that_is_no_file_is_named(out: Path, make: Callable[[Path], object]) -> None:
+    (out / "README.md").unlink()
+    make(out / "README.md")
+    assert verify(out).problems == ("README.md is not a file; delete it and run the synthesis again",)
+
+
+@pytest.mark.parametrize("name", ["run.json", "plan.parquet", "engines.json", "manifest.parquet"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(stubbed: RunConfig, out: Path, tmp_path: Path, name: str) -> None:
+    """Nobody writes to it: whoever opened it would wait for ever."""
+    make_pipe(out / name)
+    uses: list[Callable[[], object]] = [
+        lambda: stats(out),
+        lambda: examine(out),
+        lambda: export(out, tmp_path / "folders", "imagefolder"),
+        lambda: merge([out], tmp_path / "merged"),
+        lambda: synthesize(stubbed, out),
+    ]
+    assert name in said_of(lambda: " ".join(verify(out).problems))
+    for use in uses:
+        said_of(use)
+
+
+def said_of(use: Callable[[], object]) -> str:
+    """What it gives, or why it does not."""
+    try:
+        return str(use())
+    except PrismError as error:
+        return str(error)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from prism_fast.dataset.run_directory import RunDirectory, require_free
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import ConfigError, DataError, InputError, RunError
 from prism_fast.models.content_hash import content_hash
+from prism_fast.operations.export import export
+from prism_fast.operations.stats import stats
 from prism_fast.operations.verify import verify
 from prism_fast.prompts.row import PlanRow
 from prism_fast.synthesis import calibrate
@@ -208,6 +211,16 @@ def test_a_shard_that_was_quarantined_as_a_whole(tmp_path: Path) -> None:
     assert verify(tmp_path / "none").problems == ()
     with pytest.raises(DataError, match="holds no sample: all of its 3 shards were quarantined"):
         ShardSet.discover(tmp_path / "none")
+
+
+def test_a_path_need_not_be_utf8(config: RunConfig, tmp_path: Path) -> None:
+    """pyarrow takes a path as a text in UTF-8, and Linux takes any bytes."""
+    out = tmp_path / os.fsdecode(b"r\xfcn")
+    synthesize(images(config, 3), out)
+    assert plan.PlanFile(out / "plan.parquet").rows(0, 9) == plan.build_plan(config, 3)
+    assert (verify(out).problems, stats(out).images) == ((), 3)
+    assert export(out, tmp_path / os.fsdecode(b"\xff"), "parquet") == 3
+    assert not [name for name in os.listdir(out) if "tmp" in name]
 
 
 def test_stored_margins_decide_who_is_guided(config: RunConfig, tmp_path: Path) -> None:

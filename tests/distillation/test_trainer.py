@@ -144,7 +144,7 @@ def test_other_data_does_not_continue_a_checkpoint(shards: ShardSet, tmp_path: P
 
 def test_broken_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK half a file")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read as a checkpoint"):
         train(shards, tmp_path, loader="torch")
 
 
@@ -165,7 +165,7 @@ def test_a_live_teacher_that_is_not_finite_is_named(shards: ShardSet, tmp_path: 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
 def test_stored_logits_that_are_not_finite_are_named(tmp_path: Path, name: str) -> None:
-    """users.md 8: the answer was to lower the learning rate."""
+    """Before: the answer was to lower the learning rate."""
     run = write_run_with(tmp_path / "run", logits=(math.inf, 0, math.nan))
     with pytest.raises(
         RunError, match=r"shards hold logits that are not finite: \d of 60 targets.*teacher was not finite"
@@ -175,7 +175,7 @@ def test_stored_logits_that_are_not_finite_are_named(tmp_path: Path, name: str) 
 
 
 def test_a_transformer_learns_at_the_pictures_size(shards: ShardSet, tmp_path: Path) -> None:
-    """users.md 12: its positions were those of timm's own size."""
+    """Before: its positions were those of timm's own size."""
     result = train(shards, tmp_path, loader="torch", student="test_vit", image_size=32, steps=2)
     assert result.model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
     stored = load_classifier(str(result.student))
@@ -197,14 +197,14 @@ def test_trying_a_student_changes_nothing() -> None:
 
 
 def test_a_batch_of_one_is_refused_with_batch_norm(shards: ShardSet, tmp_path: Path) -> None:
-    """users.md 12: "Expected more than 1 value per channel when training"."""
+    """Before: "Expected more than 1 value per channel when training"."""
     with pytest.raises(InputError, match=r"distill\.batch_size is 1, but test_resnet normalises over the batch; set"):
         train(shards, tmp_path, loader="torch", batch_size=1)
     assert train(shards, tmp_path, loader="torch", batch_size=1, student="test_vit", image_size=32, steps=1).steps == 1
 
 
 def test_the_weights_are_as_readable_as_the_rest(shards: ShardSet, tmp_path: Path) -> None:
-    """users.md 14: safetensors writes with mode 0600 whatever the umask."""
+    """Before: safetensors writes with mode 0600 whatever the umask."""
     before = os.umask(0o027)
     try:
         student = train(shards, tmp_path, loader="torch", steps=1).student

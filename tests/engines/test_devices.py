@@ -13,14 +13,29 @@ from typing import Any
 import pytest
 import torch
 from prism_engines.backends import backend, backends, inductor, tensorrt
-from prism_engines.backends.inductor import toolkit_reasons
+from prism_engines.backends.inductor import compiler_settings, toolkit_reasons
 from prism_engines.backends.onnxruntime import CPU, CUDA, TENSORRT
+from prism_engines.backends.tensorrt_engine import FILE, TensorRtEngine
+from prism_engines.errors import EngineError
+from prism_engines.scratch import ScratchMemory
 from prism_engines.spec import EngineSpec, Precision, TensorSpec
 
 from tests.engines import tiny
 
 #: Compute capabilities as data sheets have them.
-CARDS = {"T4": (7, 5), "A100": (8, 0), "L40S": (8, 9), "H100": (9, 0), "B200": (10, 0)}
+CARDS = {
+    "T4": (7, 5),
+    "A100": (8, 0),
+    "A10": (8, 6),
+    "RTX 3090": (8, 6),
+    "L40S": (8, 9),
+    "H100": (9, 0),
+    "B200": (10, 0),
+    "RTX 5090": (12, 0),
+}
+#: Those that TensorRT-RTX's support matrix lists and its portable engine serves.
+RTX = ("A10", "RTX 3090", "L40S", "RTX 5090")
+NO_BF16 = "a GPU of compute capability 7.5 has no bfloat16 arithmetic; choose fp16"
 
 
 def spec(device: str = "cuda", precision: Precision = "bf16") -> EngineSpec:
@@ -49,25 +64,59 @@ def why_not(name: str, spec: EngineSpec) -> str:
     return "; ".join(dict.fromkeys([*backend(name).reasons(spec), *backend(name).run_reasons(spec)]))
 
 
-@pytest.mark.parametrize("card", CARDS, indirect=True)
-def test_what_each_card_runs(card: str) -> None:
-    for name in ("onnx", "onnxscript", "openvino", "onnxruntime"):
-        pytest.importorskip(name)
-    found = {name: why_not(name, spec()) for name in backends()}
-    assert found["openvino"].startswith("openvino runs on the CPU only, this run is on cuda; choose ")
-    assert "onnxruntime has no CUDAExecutionProvider, this run is on cuda; run: pip install onnxruntime-gpu" in (
-        why_not("onnxruntime", spec(precision="fp16"))
+def rtx_does_not_serve(card: str) -> str:
+    return (
+        f"a TensorRT-RTX engine for SM86, SM89, SM120, SM121 does not serve SM{CARDS[card][0]}{CARDS[card][1]}; choose "
+        "tensorrt; on data-centre GPUs run: pip install 'prism-fast[tensorrt]'"
     )
-    old = "a GPU of compute capability 7.5 has no bfloat16 arithmetic; choose fp16"
-    assert found["inductor"] == (old if card == "T4" else "")
-    assert (old in found["tensorrt"]) is (card == "T4")
-    assert (found["tensorrt"] == "") is (card != "T4")
-    serves = card in ("A100", "L40S")
-    assert (found["tensorrt_rtx"] == "") is serves
-    if card in ("H100", "B200"):
-        assert "SM80 and later does not serve SM" in found["tensorrt_rtx"]
-        assert "pip install tensorrt-cu13" in found["tensorrt_rtx"]
-    assert why_not("inductor", spec(precision="fp16")) == ""
+
+
+@pytest.mark.parametrize("card", CARDS, indirect=True)
+def test_what_each_card_runs_in_bf16(card: str) -> None:
+    old = card == "T4"
+    wanted = {
+        "openvino": "openvino runs on the CPU only, this run is on cuda; choose tensorrt or inductor",
+        "inductor": NO_BF16 if old else "",
+        "onnxruntime": "onnxruntime does not build bf16; choose fp32 or fp16; this onnxruntime has no "
+        "CUDAExecutionProvider, this run is on cuda; run: pip uninstall --yes onnxruntime, then pip install "
+        "'prism-fast[gpu]'",
+        "tensorrt": NO_BF16 if old else "",
+        "tensorrt_rtx": NO_BF16 if old else "" if card in RTX else rtx_does_not_serve(card),
+    }
+    for name in ("openvino", "onnxruntime"):
+        pytest.importorskip(name)
+    found = {name: "; ".join(one.run_reasons(spec())) for name, one in backends().items()}
+    assert _without_the_hosts_own(found) == wanted
+
+
+@pytest.mark.parametrize("card", CARDS, indirect=True)
+def test_what_each_card_runs_in_fp16(card: str) -> None:
+    given = spec(precision="fp16")
+    assert backend("inductor").run_reasons(given) == backend("tensorrt").run_reasons(given) == []
+    assert backend("tensorrt_rtx").run_reasons(given) == ([] if card in RTX else [rtx_does_not_serve(card)])
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    assert [name for name in ("inductor", "tensorrt", "tensorrt_rtx") if backend(name).reasons(given)] == []
+
+
+@pytest.mark.parametrize("card", CARDS, indirect=True)
+def test_onnx_runtimes_gpu_wheel_runs_on_every_card(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [CUDA, CPU])
+    for precision in ("fp32", "fp16"):
+        assert backend("onnxruntime").run_reasons(spec(precision=precision)) == []
+
+
+@pytest.mark.parametrize("card", ["T4", "A100"], indirect=True)
+def test_tensorrt_rtx_serves_a_card_that_it_was_told_to_build_for(card: str) -> None:
+    built_for = ("SM75",) if card == "T4" else ("SM80",)
+    one = tensorrt.TensorRtBackend("tensorrt_rtx", compute_capabilities=built_for)
+    assert one.run_reasons(spec(precision="fp16")) == []
+
+
+def _without_the_hosts_own(found: dict[str, str]) -> dict[str, str]:
+    """OpenVINO says, too, what this machine's CPU lacks; that is no matter of the card."""
+    return found | {"openvino": "; ".join(found["openvino"].split("; ")[:2])}
 
 
 @pytest.mark.parametrize("card", ["H100"], indirect=True)
@@ -78,7 +127,7 @@ def test_a_run_on_the_cpu_of_a_gpu_host_gets_the_cpus_engines(card: str) -> None
         (reason,) = backend(name).run_reasons(spec("cpu"))
         assert reason == f"{name} runs on a GPU only, this run is on cpu; set sampling.device to cuda"
     assert backend("inductor").target("cpu").startswith("cpu ")
-    assert backend("inductor").target("cuda:1") == "cuda 9.0"
+    assert backend("inductor").target("cuda:1") == "cuda 9.0 autotuned"
     assert backend("tensorrt").target("cuda:1") == "NVIDIA H100 SM90"
     assert "for a CUDA GPU only, this run is on cpu" in why_not("inductor", spec("cpu", "fp16"))
 
@@ -162,24 +211,31 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 @pytest.mark.parametrize("context", [object(), None], ids=["loads", "out of memory"])
-def test_tensorrt_loads_on_the_runs_own_gpu(
-    context: object, entered: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorrt_loads_on_the_runs_own_gpu(context: object, entered: Device, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     class Engine:
-        def create_execution_context(self) -> object:
+        device_memory_size_v2 = 512
+
+        def create_execution_context(self, strategy: str) -> object:
             seen.append(entered.current)
             return context
 
-    fake = SimpleNamespace(Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: Engine()))
-    logger = SimpleNamespace(first_error="Error Code 2: OutOfMemory")
-    monkeypatch.setattr(importlib, "import_module", lambda name: fake)
-    monkeypatch.setattr(tensorrt, "_logger", lambda trt: logger)
-    (tmp_path / tensorrt.FILE).touch()
-    engine = tensorrt._TensorRtEngine("tensorrt", spec("cuda:1"), tmp_path, 2)
+    class Logger:
+        Severity = SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)
+
+    def runtime(logger: Any) -> Any:
+        logger.log(1, "Error Code 2: OutOfMemory\nand more")
+        return SimpleNamespace(deserialize_cuda_engine=lambda data: Engine())
+
+    strategies = SimpleNamespace(USER_MANAGED="by us")
+    fake = SimpleNamespace(
+        __name__="tensorrt", ILogger=Logger, Runtime=runtime, ExecutionContextAllocationStrategy=strategies
+    )
+    (tmp_path / FILE).touch()
+    engine = TensorRtEngine(fake, spec("cuda:1"), tmp_path, 2, ScratchMemory("cuda:1"))
     if context is None:
-        with pytest.raises(Exception, match="tensorrt gives no context for part tiny: Error Code 2: OutOfMemory"):
+        with pytest.raises(EngineError, match=r"gives no context for part tiny: Error Code 2: OutOfMemory$"):
             engine.open()
     else:
         engine.open()
@@ -196,19 +252,47 @@ def test_inductor_loads_on_the_runs_own_gpu(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(aoti_load_package=load))
     for device in ("cuda:1", "cpu"):
         backend("inductor").open(spec(device), tmp_path)
-    assert asked == [{"device_index": 1}, {}]
+    assert asked == [{"device_index": 1, "run_single_threaded": True}, {}]
+
+
+def test_inductor_measures_kernels_on_a_gpu_and_is_on_the_cpu_what_it_was() -> None:
+    from torch._inductor import config
+
+    cpu, gpu = compiler_settings(torch.device("cpu")), compiler_settings(torch.device("cuda:1"))
+    assert (cpu, gpu) == ({"freezing": True}, {"freezing": False, "max_autotune": True})
+    with config.patch(gpu):  # torch refuses a name that it does not know
+        assert config.max_autotune
 
 
 def test_onnx_runtime_loads_on_the_runs_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = pytest.importorskip("onnxruntime")
     asked: list[Any] = []
+    first = [CUDA]
 
     def session(path: str, options: Any, providers: Any) -> Any:
         asked.append(providers)
-        return SimpleNamespace(get_providers=lambda: [CUDA, CPU])
+        return SimpleNamespace(get_providers=lambda: [*first, CPU])
 
     monkeypatch.setattr(runtime, "InferenceSession", session)
     monkeypatch.setattr(runtime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     backend("onnxruntime").open(spec("cuda:1", "fp16"), tmp_path)
     assert asked == [[(CUDA, {"device_id": 1}), CPU]]
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    first.clear()
+    first.append(TENSORRT)
+    backend("onnxruntime").open(spec("cuda:1", "fp16"), tmp_path)
+    kept = str(tmp_path / "cache")
+    assert asked[1][0] == (
+        TENSORRT,
+        {
+            "device_id": 1,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": kept,
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": kept,
+        },
+    )
+    assert asked[1][1:] == asked[0]
+    assert Path(kept).is_dir()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from prism_engines.backends.padded import PaddedEngine, pad_rows
+from prism_engines.backends.padded import IdleHandles, PaddedEngine, pad_rows
 from prism_engines.errors import EngineInputError
 from torch import Tensor
 
@@ -126,3 +126,33 @@ def test_a_failed_run_gives_its_handle_back() -> None:
         with pytest.raises(RuntimeError, match="no"):
             engine.run(torch.zeros_like(x), labels)
         assert engine.run(x, labels)[0].equal(expected(x, labels))
+
+
+def test_a_stream_gets_back_the_handle_that_it_had() -> None:
+    """In turns two streams would wait for each other's runs, though each could have a handle of its own."""
+    idle = IdleHandles(["one", "two"])
+    first, second = idle.take(7), idle.take(8)
+    idle.put(first, 7)
+    idle.put(second, 8)
+    for _ in range(3):
+        for stream, own in ((8, second), (7, first)):
+            assert idle.take(stream) == own
+            idle.put(own, stream)
+
+
+def test_a_new_stream_takes_what_nobody_had_and_else_what_rests_longest() -> None:
+    idle = IdleHandles(["one", "two", "three"])
+    idle.put(idle.take(7), 7)
+    assert idle.take(8) == "two"
+    idle.put("two", 8)
+    assert [idle.take(9), idle.take(10)] == ["three", "one"]
+
+
+def test_who_finds_no_handle_waits_for_one() -> None:
+    idle = IdleHandles(["one"])
+    idle.take(None)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(idle.take, None)
+        assert not waiting.done()
+        idle.put("one", None)
+        assert waiting.result(10) == "one"

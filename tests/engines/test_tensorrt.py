@@ -85,6 +85,7 @@ def test_running_needs_a_gpu(rtx: TensorRtBackend, monkeypatch: pytest.MonkeyPat
     ("capability", "built_for", "serves"),
     [
         ((8, 9), (), True),
+        ((8, 0), (), False),
         ((12, 0), (), True),
         ((7, 5), (), False),
         ((9, 0), (), False),
@@ -104,13 +105,56 @@ def test_gpus_that_an_engine_serves(
     spec = replace(tiny.spec(), device="cuda")
     reasons = TensorRtBackend("tensorrt_rtx", compute_capabilities=built_for).run_reasons(spec)
     assert (reasons == []) is serves
-    assert serves or "pip install tensorrt-cu13" in reasons[0]
+    assert serves or "pip install 'prism-fast[tensorrt]'" in reasons[0]
 
 
 def test_the_data_centre_library_builds_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     reasons = TensorRtBackend("tensorrt").reasons(tiny.spec())
     assert any(reason.startswith("data-centre TensorRT builds on its target GPU only") for reason in reasons)
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX 1.2. Timing cache:DeprecationWarning")
+def test_measurements_are_kept_by_library_and_gpu(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT-RTX stands in for its sister, whose builds need a GPU: it is called the same, and measures nothing."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    backend, built = TensorRtBackend("tensorrt", cache=tmp_path / "store" / "cache"), tmp_path / "built"
+    built.mkdir()
+    backend.build(graph, tiny.spec(), built)
+    (file,) = (tmp_path / "store" / "cache").iterdir()
+    assert file.name == f"tensorrt-{trt.__version__}-cuda.timing"
+    written = file.read_bytes()
+    for given in (written, b"damaged", b""):
+        file.write_bytes(given)
+        backend.build(graph, tiny.spec(), built)
+        assert file.read_bytes() == written
+    TensorRtBackend("tensorrt").build(graph, tiny.spec(), built)
+    TensorRtBackend("tensorrt_rtx", cache=tmp_path / "none").build(graph, tiny.spec(), built)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "another GPU's"])
+def test_measurements_that_do_not_fit_are_made_anew(fault: str, tmp_path: Path) -> None:
+    class Config:
+        taken: bytes | None = None
+
+        def create_timing_cache(self, data: bytes) -> bytes | None:
+            return None if data and fault == "unreadable" else data
+
+        def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+            assert not ignore_mismatch
+            self.taken = None if cache else cache
+            return not cache
+
+    backend, config, trt = TensorRtBackend("tensorrt", cache=tmp_path), Config(), SimpleNamespace(__version__="11.0")
+    made = backend._timings(trt, config, "cuda")
+    assert made is not None
+    made[0].write_bytes(b"of before")
+    assert backend._timings(trt, config, "cuda") == (made[0], b"")
+    assert config.taken == b""
 
 
 def test_a_library_that_makes_no_builder_cannot_build(monkeypatch: pytest.MonkeyPatch) -> None:

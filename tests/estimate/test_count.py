@@ -84,6 +84,15 @@ def test_reuse_counts_both_halves_of_the_unet(config: RunConfig, cost: RunCost) 
     assert halves["unet_deep"].calls + halves["unet_shallow"].calls == 4
 
 
+def test_a_decoder_of_fewer_rows_needs_less_memory_and_more_calls(config: RunConfig, cost: RunCost) -> None:
+    engines = config.engines.model_copy(update={"decoder_batch": 1})
+    found = count_run(outline_run(config.model_copy(update={"engines": engines})))
+    one, whole = (next(p for p in each.parts if p.part == "decoder") for each in (found, cost))
+    assert (one.calls, whole.calls) == (config.sampling.fixed_batch_size, 1)
+    assert one.calls * one.flops == whole.flops
+    assert one.activation_bytes == pytest.approx(whole.activation_bytes / one.calls, rel=0.1)
+
+
 def test_without_guidance_there_is_no_gradient(config: RunConfig) -> None:
     plain = config.model_copy(update={"guidance": config.guidance.model_copy(update={"enabled": False})})
     assert "energy_gradient" not in {part.part for part in count_run(outline_run(plain)).parts}

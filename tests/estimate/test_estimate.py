@@ -45,14 +45,33 @@ def test_the_roofline_by_hand(config: RunConfig) -> None:
     assert (made.peak_memory_bytes, made.fits) == (900, True)
 
 
-def test_engines_stand_beside_the_networks_they_were_built_from(config: RunConfig) -> None:
-    """In fp32: all weights, the called parts' once more, and the largest activations in each of two streams."""
-    engines = config.engines.model_copy(update={"backend": "openvino", "precision": "fp32"})
-    launch = config.launch.model_copy(update={"streams": 2})
-    called = [part for part in COST.parts if part.calls]
-    most = max(part.activation_bytes for part in called)
-    made = plan(config.model_copy(update={"engines": engines, "launch": launch}))
-    assert made.peak_memory_bytes == COST.weight_bytes + sum(part.weight_bytes for part in called) + 2 * most
+def with_engines(config: RunConfig, streams: int = 1, **changes: object) -> RunConfig:
+    engines = config.engines.model_copy(update={"backend": "openvino", "precision": "fp32", **changes})
+    launch = config.launch.model_copy(update={"streams": streams})
+    return config.model_copy(update={"engines": engines, "launch": launch})
+
+
+def test_a_gate_needs_the_networks_and_an_engine(config: RunConfig) -> None:
+    """In fp32 the decoder's: all weights, and its activations twice, eager's and those of the engine, with its weights.
+
+    Afterwards there are the engines alone: less, unless several streams compute at once.
+    """
+    assert plan(with_engines(config)).peak_memory_bytes == 400 + 500 + (100 + 500)
+    assert plan(with_engines(config, 4)).peak_memory_bytes == (300 + 100) + 4 * 500
+    assert plan(with_engines(config, precision="bf16")).peak_memory_bytes == 400 + 500 + (100 + 500) / 2
+
+
+def test_opening_needs_every_engine_beside_the_networks(config: RunConfig) -> None:
+    small = replace(COST, parts=tuple(replace(part, activation_bytes=10) for part in COST.parts))
+    made = make_estimate(with_engines(config), small, Request(64, 2, 2.0), DEVICE)
+    assert made.peak_memory_bytes == 400 + (300 + 100)
+
+
+def test_a_part_without_an_engine_keeps_its_network(config: RunConfig) -> None:
+    only = with_engines(config, 4, parts=("unet",), precision="bf16")
+    assert plan(only).peak_memory_bytes == 100 + 300 / 2 + 4 * 500
+    halves = replace(COST, parts=(replace(COST.parts[0], part="unet_deep"), COST.parts[1]))
+    assert make_estimate(only, halves, Request(64, 2, 2.0), DEVICE).peak_memory_bytes == 100 + 300 / 2 + 4 * 500
 
 
 def test_half_precision_computes_twice_as_fast_and_moves_half(config: RunConfig) -> None:

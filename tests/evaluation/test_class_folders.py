@@ -1,4 +1,4 @@
-"""Folders of pictures are classes by name, never by their place in the alphabet (users.md 1)."""
+"""Folders of pictures are classes by name, never by their place in the alphabet."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def test_bundled_names_in_any_order_keep_their_labels() -> None:
     assert folders != EMOJI
     assert match_folders(folders, 16) == ([EMOJI.index(name) for name in folders], "by the names of emoji")
     assert match_folders(folders, 16, "emoji")[0] == [EMOJI.index(name) for name in folders]
+
+
+def test_a_name_too_long_for_a_folder_is_refused() -> None:
+    assert len(folder_names(["a" * 253])[0]) == 255
+    with pytest.raises(
+        InputError, match=r"class 1 \(a+\.\.\.\) has a name of 5000 letters, too long for a folder"
+    ) as e:
+        folder_names(["b", "a" * 5000])
+    assert len(str(e.value)) < 400
 
 
 def test_our_own_export_is_matched() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import namedtuple
@@ -17,12 +18,19 @@ import prism_fast
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.evaluation import folder as module
 from prism_fast.evaluation.accuracy import MAX_CONFUSION, Tally, score_logits
-from prism_fast.evaluation.comparison import score_bundled, score_folder
+from prism_fast.evaluation.comparison import score_bundled
 from prism_fast.evaluation.folder import Crop, crop_of, open_folder
-from prism_fast.models.classifier import Classifier, ClassifierConfig, load_classifier
+from prism_fast.evaluation.scoring import score_folder, score_pictures
+from prism_fast.models.classifier import (
+    Classifier,
+    ClassifierConfig,
+    load_classifier,
+    outline_classifier,
+    save_classifier,
+)
 from prism_fast.operations.export import export
 from tests.cli.conftest import restored
-from tests.tiny import make_teacher
+from tests.tiny import make_teacher, make_timm_hub
 
 SIZE = 8
 
@@ -151,7 +159,7 @@ def test_little_shared_memory_means_few_workers(monkeypatch: pytest.MonkeyPatch)
 def test_a_picture_that_cannot_be_read_is_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, workers: int
 ) -> None:
-    """users.md 13: a traceback without the picture's name."""
+    """Before: a traceback without the picture's name."""
     monkeypatch.setattr(module, "_workers", lambda *_: workers)
     root = pictures(tmp_path / "p", [0, 1], 3)
     bad = root / "1" / "1.png"
@@ -203,11 +211,37 @@ def test_one_class_or_a_broken_network_is_refused(tmp_path: Path) -> None:
 def test_the_crop_is_timms_for_its_own_weights() -> None:
     import timm
 
-    net = timm.create_model("test_efficientnet", pretrained=False)
-    data = timm.data.resolve_model_data_config(net)
-    found = crop_of(classifier(3, net), trained_by_timm=True)
+    data = timm.data.resolve_model_data_config(timm.create_model("test_efficientnet", pretrained=False))
+    found = crop_of(outline_classifier("test_efficientnet").config)
     assert (found.crop_pct, found.interpolation) == (data["crop_pct"], data["interpolation"])
-    assert crop_of(classifier(3, net), trained_by_timm=False) == Crop(SIZE, 0.875)
+    assert crop_of(classifier(3).config) == Crop(SIZE, 0.875)
+
+
+def test_a_hub_directory_is_cropped_as_its_configuration_says(tmp_path: Path) -> None:
+    path = make_timm_hub(tmp_path / "hub")
+    file = path / "config.json"
+    document = json.loads(file.read_text())
+    document["pretrained_cfg"] |= {"crop_pct": 0.95, "interpolation": "bicubic", "crop_mode": "center"}
+    file.write_text(json.dumps(document))
+    found = load_classifier(str(path))
+    assert crop_of(found.config) == Crop(32, 0.95, "bicubic")
+    again = save_classifier(found.net, found.config, tmp_path / "again")
+    assert crop_of(load_classifier(str(again)).config) == Crop(32, 0.95, "bicubic")
+
+
+def test_what_is_cropped_differently_is_seen_differently(tmp_path: Path) -> None:
+    """A frame of another brightness is cut away, or is not: the whole way from the configuration to the score."""
+    pixels = np.full((40, 40, 3), 255, np.uint8)
+    pixels[8:32, 8:32] = 42  # of three classes the first
+    for label in (0, 2):
+        (tmp_path / "p" / str(label)).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "p" / str(label) / "a.png")
+    tops = []
+    for crop_pct in (0.5, 1.0):
+        config = classifier(3).config.model_copy(update={"crop_pct": crop_pct})
+        found = score_pictures("it", Classifier(_Brightness(3), config), tmp_path / "p", 4)
+        tops.append(found.per_class)
+    assert tops == [(1.0, None, 0.0), (0.0, None, 1.0)]
 
 
 def test_the_centre_of_the_picture_is_seen(tmp_path: Path) -> None:
@@ -246,7 +280,7 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_teacher_knows_its_pictures_whatever_the_folders_are_called(emoji: Path, tmp_path: Path) -> None:
-    """users.md 1: 77 % in folders with numbers, 0.3 % in folders of names."""
+    """Before: 77 % in folders with numbers, 0.3 % in folders of names."""
     from prism_fast.evaluation.class_folders import folder_names
     from prism_fast.labels.load import load_label_space
 

@@ -24,6 +24,7 @@ from prism_fast.evaluation.report import (
     CurveChart,
     Fact,
     Headline,
+    ImageGrid,
     Picture,
     Report,
     Score,
@@ -31,6 +32,7 @@ from prism_fast.evaluation.report import (
     render_html,
 )
 from prism_fast.evaluation.report.charts import curves_svg, short, ticks
+from prism_fast.evaluation.report.render import _pieces
 from tests.evaluation.sample_report import CLASSES, sample_report
 
 
@@ -101,6 +103,16 @@ def test_many_classes_are_cut_down() -> None:
     assert html.count('class="bar student"') == 40
     assert "best and the worst of 1000" in html
     assert len(html) < 100_000
+
+
+def test_a_page_is_written_picture_by_picture(tmp_path: Path) -> None:
+    """Neither the page nor one of its grids is ever in memory as a whole."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 60, 60, 3), np.uint8)
+    large = Report(title="large", grids=(ImageGrid("one", tuple(map(Picture.of, noise))),) * 16)
+    pieces = list(_pieces(large))
+    assert max(map(len, pieces)) < 20_000
+    assert len("".join(pieces)) > 64 * 14_000
+    assert build_report(large, tmp_path / "report.html").read_text() == render_html(large) == "".join(pieces)
 
 
 def test_build_is_atomic(tmp_path: Path) -> None:

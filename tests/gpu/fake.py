@@ -101,16 +101,14 @@ def fake_cuda(run: Synthesizer) -> Iterator[None]:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for field in fields(run.engines):
             engine: Any = getattr(run.engines, field.name)
+            engine = getattr(engine, "engine", engine)  # of one that is given its rows in chunks
             if isinstance(getattr(engine, "module", None), nn.Module):
                 on_fake_cuda(mode, engine.module)
         run._embeddings = {prompt: _embedding(kept) for prompt, kept in run._embeddings.items()}
+        run._time_ids = torch.empty(run._time_ids.shape, device=CUDA)
         run.device = CUDA
         yield
 
 
 def _embedding(kept: Embedding) -> Embedding:
-    text, pooled = (
-        None if x is None else torch.empty(x.shape, dtype=x.dtype, device=CUDA) for x in (kept.text, kept.pooled)
-    )
-    assert text is not None
-    return Embedding(text, pooled)
+    return Embedding(*(torch.empty(x.shape, dtype=x.dtype, device=CUDA) for x in kept.tensors()))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import torch
 
 from prism_fast.errors import DataError, InputError
 from prism_fast.models.classifier import load_classifier, save_classifier
-from tests.damage import drop_tensor, edit
+from tests.damage import drop_tensor, edit, make_pipe, quantise
 from tests.tiny import make_teacher
 
 WEIGHTS = "model.safetensors"
@@ -33,8 +36,26 @@ def _truncate(path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda p: (p / "config.json").unlink(), r"config\.json is missing"),
     "no weights": (lambda p: (p / WEIGHTS).unlink(), r"model\.safetensors is missing"),
-    "config is not JSON": (lambda p: (p / "config.json").write_text("{"), r"config\.json is not a classifier's"),
-    "config is not text": (lambda p: (p / "config.json").write_bytes(b"\xff"), r"config\.json is not a classifier's"),
+    "config is not JSON": (lambda p: (p / "config.json").write_text("{"), r"config\.json is not JSON"),
+    "config is not text": (lambda p: (p / "config.json").write_bytes(b"\xff"), r"config\.json is not JSON"),
+    "config nested without end": (lambda p: (p / "config.json").write_text("[" * 100_000), r"config\.json is not JSON"),
+    "config is a list": (lambda p: (p / "config.json").write_text("[]"), r"config\.json holds no JSON object"),
+    "config is a pipe": (lambda p: make_pipe(p / "config.json"), r"config\.json cannot be read: it is a pipe"),
+    "no deviation": (_config(std=[0.5, 0, 0.5]), r"'std\.1': Input should be greater"),
+    "a negative deviation": (_config(std=[-1, 1, 1]), r"'std\.0': Input should be greater"),
+    "an infinite deviation": (_config(std=[1, 1, math.inf]), r"'std\.2': Input should be less"),
+    "a deviation that is no number": (_config(std=[math.nan, 1, 1]), r"'std\.0': Input should be "),
+    "a mean that is no number": (_config(mean=[0, math.nan, 0]), r"'mean\.1': Input should be "),
+    "a huge image": (_config(image_size=1_000_000), r"'image_size': Input should be less than or equal to 16384"),
+    "a huge image of timm's": (
+        _config(pretrained_cfg={"input_size": [3, 10**6, 10**6], "mean": [0.5] * 3, "std": [0.5] * 3}),
+        r"'image_size': Input should be less than or equal to 16384",
+    ),
+    "a size of timm's that is a word": (
+        _config(pretrained_cfg={"input_size": [3, "a", "a"], "mean": [0.5] * 3, "std": [0.5] * 3}),
+        r"'image_size': Input should be a valid integer",
+    ),
+    "more classes than there is memory": (_config(num_classes=10**12), r"'num_classes': Input should be less"),
     "config of something else": (lambda p: (p / "config.json").write_text("{}"), r"config\.json is not a classifier's"),
     "unknown key": (_config(colour="red"), r"config\.json is not a classifier's"),
     "wrong class count": (_config(num_classes=5), r"do not fit test_resnet.*fc\."),
@@ -43,6 +64,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt weights": (lambda p: (p / WEIGHTS).write_bytes(b"garbage!" * 9), r"model\.safetensors cannot be read"),
     "truncated weights": (_truncate, r"model\.safetensors cannot be read"),
     "a tensor is missing": (lambda p: drop_tensor(p / WEIGHTS), "do not fit test_resnet"),
+    "quantised weights": (lambda p: quantise(p / WEIGHTS), r"is of torch\.int8; quantised weights are not supported"),
+    "weights are a pipe": (lambda p: make_pipe(p / WEIGHTS), r"model\.safetensors cannot be read: it is a pipe"),
 }
 
 
@@ -61,6 +84,18 @@ def test_a_broken_directory_is_one_clear_line(good: Path, tmp_path: Path, case: 
 def test_neither_directory_nor_name() -> None:
     with pytest.raises(InputError, match="'no/such/thing' is neither a directory nor a timm model name"):
         load_classifier("no/such/thing")
+
+
+def test_weights_can_be_read_by_whom_the_umask_lets(good: Path, tmp_path: Path) -> None:
+    """Whoever saves: safetensors alone makes files that only their owner can read."""
+    found = load_classifier(str(good))
+    for umask, mode in ((0o022, 0o644), (0o027, 0o640)):
+        before = os.umask(umask)
+        try:
+            path = save_classifier(found.net, found.config, tmp_path / f"{umask}")
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {mode}
 
 
 def test_what_is_saved_is_loaded(good: Path, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from prism_engines.backends.eager import EagerEngine
 from prism_fast.errors import DataError
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion
 from prism_fast.models.text import TextHidden, encode_prompts
-from tests.damage import drop_tensor, edit
+from tests.damage import add_tensor, drop_tensor, edit, make_pipe, quantise
 from tests.tiny import make_diffusion
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
 TEXT = "text_encoder/model.safetensors"
 
 
@@ -38,7 +39,16 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda p: (p / "model_index.json").unlink(), "no model_index.json"),
     "index is not JSON": (_write("model_index.json", b"{"), "model_index.json is not JSON"),
     "index is not text": (_write("model_index.json", b"\xff\xfe"), "model_index.json is not JSON"),
-    "index is a list": (_write("model_index.json", b"[]"), "lacks unet"),
+    "index is a list": (_write("model_index.json", b"[]"), "model_index.json holds no JSON object"),
+    "index is null": (_write("model_index.json", b"null"), "model_index.json holds no JSON object"),
+    "index is nested without end": (_write("model_index.json", b"[" * 100_000), "model_index.json is not JSON"),
+    "scheduler is nested without end": (_write(SCHEDULER, b"[" * 100_000), "scheduler_config.json is not JSON"),
+    "scheduler is null": (_write(SCHEDULER, b"null"), "scheduler_config.json holds no JSON object"),
+    "scheduler is a pipe": (lambda p: make_pipe(p / SCHEDULER), "scheduler_config.json cannot be read: it is a pipe"),
+    "no scheduler config": (lambda p: (p / SCHEDULER).unlink(), "scheduler cannot be loaded: it holds no scheduler_c"),
+    "no text config": (lambda p: (p / "text_encoder/config.json").unlink(), "text_encoder .*: it holds no config.json"),
+    "unet weights are a pipe": (lambda p: make_pipe(p / UNET), "unet .*: it holds no diffusion_pytorch_model"),
+    "unet config is a pipe": (lambda p: make_pipe(p / "unet/config.json"), "unet .*: it holds no config.json"),
     "index entry is null": (_edit("model_index.json", vae=None), r"vae is None.*\[library, class\]"),
     "unknown class": (_edit("model_index.json", unet=["diffusers", "NoNet"]), r"diffusers\.NoNet"),
     "unknown library": (_edit("model_index.json", unet=["elsewhere", "UNet"]), r"elsewhere\.UNet"),
@@ -54,7 +64,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a unet tensor is missing": (lambda p: drop_tensor(p / UNET), "unet: its weights lack 1"),
     "a vae tensor is missing": (lambda p: drop_tensor(p / VAE), "vae: its weights lack 1"),
     "a text tensor is missing": (lambda p: drop_tensor(p / TEXT), "text_encoder: its weights lack 1"),
-    "unet config and weights differ": (_edit("unet/config.json", block_out_channels=[8, 24]), "unet cannot be loaded"),
+    "unet config and weights differ": (
+        _edit("unet/config.json", block_out_channels=[8, 24]),
+        "unet cannot be loaded: Error.* in loading state_dict for UNet2DConditionModel: size mismatch",
+    ),
+    "a unet tensor is unknown": (lambda p: add_tensor(p / UNET), "unet: its weights hold 1 .* the first is surprise"),
+    "a vae tensor is unknown": (lambda p: add_tensor(p / VAE), "vae: its weights hold 1 .* the first is surprise"),
+    "quantised unet": (lambda p: quantise(p / UNET), "is of I8; quantised weights are not supported"),
+    "quantised vae": (lambda p: quantise(p / VAE), "is of I8; quantised weights are not supported"),
+    "quantised text encoder": (lambda p: quantise(p / TEXT), "is of I8; quantised weights are not supported"),
     "unsupported prediction": (_edit("scheduler/scheduler_config.json", prediction_type="sample"), "'sample'.*epsilon"),
 }
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prism_fast.errors import DataError
+from prism_fast.errors import DataError, InputError
 from prism_fast.models.bundled import resolve
 from prism_fast.models.diffusion import LatentDecoder, load_diffusion, outline_diffusion
 from tests.damage import edit
@@ -121,6 +121,13 @@ def test_home_is_expanded(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("~/good", "diffusion") == str(good)
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_directory(name: str) -> None:
+    for part in ("diffusion", "teacher", "light_decoder"):
+        with pytest.raises(InputError, match=rf"models\.{part} names nothing"):
+            resolve(name, part)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -188,6 +195,25 @@ def test_a_setting_that_is_not_followed_is_refused_by_name(model: Path, name: st
     _refused(model, rf"{key} = {value!r}, which is not followed")
 
 
+@pytest.mark.parametrize("levels", [0, -1, True, 1.5, "1000", None, 10**9, float("nan")])
+def test_a_number_of_noise_levels_that_is_none_is_refused_before_they_are_made(model: Path, levels: object) -> None:
+    """A thousand million of them took for ever, and none at all was answered with "choose at most 0"."""
+    edit(model / SCHEDULER, num_train_timesteps=levels)
+    _refused(model, rf"num_train_timesteps = {levels!r}; expected a whole number from 1 to 100000")
+
+
+def test_a_library_that_begins_its_words_with_an_empty_line_is_heard(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As diffusers does of what is not installed: DPMSolverSDEScheduler "cannot be loaded:", and no word more."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ImportError("\n  It needs the torchsde library\nInstall it")
+
+    monkeypatch.setattr(diffusers.DDIMScheduler, "from_pretrained", broken)
+    assert _refused(model, "scheduler cannot be loaded").endswith(": It needs the torchsde library")
+
+
 def test_a_leftover_that_its_class_does_not_know_is_no_setting(model: Path) -> None:
     edit(model / SCHEDULER, use_karras_sigmas=True)
     assert load_diffusion(model).prediction_type == "epsilon"
@@ -249,6 +275,22 @@ def test_half_of_the_statistics_is_refused(model: Path, key: str, other: str) ->
 def test_statistics_of_another_number_of_channels_are_refused(model: Path) -> None:
     use_autoencoder_kl(model, latents_mean=[1.0] * 4, latents_std=[1.0] * 3)
     _refused(model, "latents_std = .*expected 4 numbers")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scaling_factor": 0}, "scaling_factor = 0; expected a number above 0"),
+        ({"scaling_factor": "x"}, "scaling_factor = 'x'; expected a number above 0"),
+        ({"scaling_factor": float("nan")}, "scaling_factor = nan; expected a number above 0"),
+        ({"shift_factor": "x"}, "shift_factor = 'x'; expected a number"),
+        ({"latents_mean": ["a"] * 4, "latents_std": [1.0] * 4}, "latents_mean = 'a'; expected a number"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0, 0.0, 1.0, 1.0]}, "latents_std = 0.0; expected a number abo"),
+    ],
+)
+def test_what_latents_cannot_be_computed_with_is_refused(model: Path, changes: dict[str, Any], words: str) -> None:
+    use_autoencoder_kl(model, **changes)
+    _refused(model, words)
 
 
 @pytest.mark.parametrize(

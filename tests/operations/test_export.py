@@ -76,7 +76,7 @@ def test_a_folder_with_something_in_it_is_refused(finished: Path, tmp_path: Path
 def test_what_cannot_be_replaced_is_refused_before_anything_is_written(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md 13: a traceback for ".", and for links and mount points an error after everything was written."""
+    """Before: a traceback for ".", and for links and mount points an error after everything was written."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")

@@ -165,6 +165,12 @@ def test_other_weights_are_refused(a: Path, b: Path, out: Path) -> None:
     refused(InputError, r"b was made with other weights \(teacher\) than .*a", [a, b], out)
 
 
+def test_parts_of_two_kinds_of_gpu_are_refused(a: Path, b: Path, out: Path) -> None:
+    for run, gpu in ((a, "NVIDIA H100"), (b, "NVIDIA L40S")):
+        edit(run / "engines.json", gpu=gpu)
+    refused(InputError, rf"{b} was made on NVIDIA L40S, {a} on NVIDIA H100", [a, b], out)
+
+
 def test_a_shard_that_differs_between_two_parts_is_refused(a: Path, b: Path, out: Path) -> None:
     flip(b / "shards" / "000001.tar")
     with pytest.raises(DataError, match="000001"):

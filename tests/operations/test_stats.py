@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError
-from prism_fast.operations.stats import ImagesByClass, stats
+from prism_fast.operations.stats import ImagesByClass, _batches, stats
 from tests.damage import edit
 
 
@@ -89,4 +91,24 @@ def test_a_plan_of_another_length_is_refused(run: Path) -> None:
     facts["config"]["synthesis"]["images"] = 11
     edit(run / "run.json", config=facts["config"])
     with pytest.raises(DataError, match=r"plan\.parquet is not a plan of 11 images"):
+        stats(run)
+
+
+def test_a_long_plan_is_read_some_rows_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers do not depend on how many; four labels are no whole turn of three classes."""
+    before = stats(run)
+    monkeypatch.setattr("prism_fast.operations.stats._BATCH", 4)
+    assert max(len(labels) for labels in _batches(run / "plan.parquet")) == 4
+    assert stats(run) == before
+
+
+@pytest.mark.parametrize("place", [0, 5, 9])
+def test_classes_that_do_not_take_turns_are_refused(run: Path, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prism_fast.operations.stats._BATCH", 4)
+    table = pq.read_table(run / "plan.parquet")
+    labels = table.column("label").to_pylist()
+    labels[place] = (labels[place] + 1) % 3
+    column = pa.array(labels, table.schema.field("label").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", column), run / "plan.parquet")
+    with pytest.raises(DataError, match="is not a plan of 10 images"):
         stats(run)

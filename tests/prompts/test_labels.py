@@ -87,6 +87,12 @@ def test_your_own_space(tmp_path: Path) -> None:
         'name: mine\nclasses: [{name: "\\ta"}, {name: a}]',
         "name: mine\nclasses: [{name: a}, {name: ''}]",
         "name: mine\nclasses: [{name: a}, {name: ' '}]",
+        "name: mine\nname: yours\nclasses: [{name: a}]",
+        "name: mine\nclasses: [{name: a, name: b}]",
+        'name: "\\ud83d"\nclasses: [{name: a}]',
+        'name: mine\nclasses: [{name: a}, {name: b, concepts: ["c\\ud83d\\ude00"]}]',
+        "[" * 10_000,
+        "name: mine\nclasses: [{name: 2024-99-99}]",
         b"\xff\xfe\x00",
     ],
 )
@@ -99,7 +105,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str | bytes) -> None
 
 
 def test_a_missing_space_names_the_bundled_ones() -> None:
-    with pytest.raises(InputError, match=r"'nowhere'.*emoji, imagenet1k"):
+    with pytest.raises(InputError, match=r"'nowhere'.*emoji, imagenet100, imagenet1k, imagenette"):
         load_label_space("nowhere")
 
 
@@ -107,6 +113,21 @@ def test_a_blank_name_is_found_by_its_number(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump({"name": "mine", "classes": [{"name": "a"}, {"name": "  "}]}))
     with pytest.raises(ConfigError, match="class 1 has the name '  '"):
+        load_label_space(str(file))
+
+
+def test_half_a_character_is_shown(tmp_path: Path) -> None:
+    """No file can hold it: the plan could not be written."""
+    file = tmp_path / "bad.yaml"
+    file.write_text('name: mine\nclasses: [{name: "a\\ud800"}]')
+    with pytest.raises(ConfigError, match=r"bad\.yaml' is not valid: 'a\\ud800' holds half a character; write it as"):
+        load_label_space(str(file))
+
+
+def test_a_key_that_is_there_twice_is_found_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: mine\nclasses:\n- name: a\n  sense: b\n  sense: c\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml': line 5: 'sense' is there twice"):
         load_label_space(str(file))
 
 

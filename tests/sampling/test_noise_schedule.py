@@ -22,8 +22,8 @@ def _ddim(**changes: Any) -> Any:
     return diffusers.DDIMScheduler(**BETAS | {"clip_sample": False, "timestep_spacing": "trailing"} | changes)
 
 
-def _zero_snr(**changes: Any) -> Any:
-    return _ddim(rescale_betas_zero_snr=True, prediction_type="v_prediction", **changes)
+def _zero_snr(rescale: bool = True, **changes: Any) -> Any:
+    return _ddim(rescale_betas_zero_snr=rescale, prediction_type="v_prediction", **changes)
 
 
 def _predict(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -140,3 +140,22 @@ def test_trained_betas_are_honoured_and_counted() -> None:
 def test_betas_that_ddim_does_not_know_are_one_line() -> None:
     with pytest.raises(DataError, match=r"noise levels cannot be made: .*laplace"):
         make_noise_schedule(diffusers.DDPMScheduler(beta_schedule="laplace"), 4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trained_betas": [float("nan")] * 1000},
+        {"trained_betas": [0.5] * 1000},
+        {"trained_betas": [0.0] * 1000},
+        {"beta_schedule": "linear", "beta_start": -0.1},
+        {"beta_schedule": "linear", "beta_end": 3.0},
+        {"beta_schedule": "linear", "beta_start": 0.0, "timestep_spacing": "leading"},
+    ],
+    ids=["nan", "too much", "none", "negative", "above one", "zero at the first timestep"],
+)
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+def test_betas_that_give_no_levels_are_refused(changes: dict[str, Any], solver: str) -> None:
+    with pytest.raises(DataError, match="the scheduler's betas give no noise levels: alpha squared is") as caught:
+        make_noise_schedule(_zero_snr(rescale=False, **changes), 12, solver)
+    assert "\n" not in str(caught.value)

@@ -23,7 +23,6 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.dataset.writer import tar_bytes
 from prism_fast.errors import DataError, InputError
 from prism_fast.models.classifier import load_classifier
-from prism_fast.selection import select as module
 from prism_fast.selection.features import write_features
 from prism_fast.selection.select import AcceptedByClass, named_quotas, parse_quotas, select
 from prism_fast.selection.settings import Settings
@@ -201,7 +200,7 @@ def test_energies_need_neither_network_nor_image(run: Path, monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(module, "run_teacher", refuse)
+    monkeypatch.setattr("prism_fast.selection.teacher.run_teacher", refuse)
     before = accepted(run, per_class=2, agree=True)
     spoil_images(run)
     monkeypatch.setattr(shard_set, "HASHED_BYTES", 0)

@@ -32,11 +32,11 @@ class Chooser:
         return self.generator, dict(recorded) or {"unet": f"choice {len(self.told)}"}
 
 
-def agreed(choose: Chooser, out: Path, rank: str = "1/1") -> dict[str, str]:
+def agreed(choose: Chooser, out: Path, rank: str = "1/1", gpu: str | None = None) -> dict[str, str]:
     """The engines that a worker of the run begins with."""
     generator = choose.generator
     directory = open_run(generator.config, out, generator.hashes)
-    return agreed_engines(directory, Leases(out / "shards", rank), generator, choose, Stop())[1]
+    return agreed_engines(directory, Leases(out / "shards", rank), generator, choose, Stop(), gpu)[1]
 
 
 def test_the_first_workers_engines_are_everybodys(stubbed: RunConfig, tmp_path: Path) -> None:
@@ -58,6 +58,21 @@ def test_who_is_second_to_choose_takes_the_firsts_choice(stubbed: RunConfig, tmp
             return super().__call__(recorded)
 
     assert agreed(Overtaken(Stub(stubbed)), tmp_path / "run") == {"unet": "the other's"}
+
+
+def test_another_kind_of_gpu_is_refused(stubbed: RunConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    agreed(Chooser(Stub(stubbed)), out, gpu="NVIDIA H100")
+    assert agreed(Chooser(Stub(stubbed)), out, gpu="NVIDIA H100") == {"unet": "choice 1"}
+    for other, name in (("NVIDIA L40S", "NVIDIA L40S"), (None, "a processor")):
+        with pytest.raises(InputError, match=f"was begun on NVIDIA H100, and here {name} would go on"):
+            agreed(Chooser(Stub(stubbed)), out, gpu=other)
+
+
+def test_a_run_that_names_no_gpu_goes_on_anywhere(stubbed: RunConfig, tmp_path: Path) -> None:
+    agreed(Chooser(Stub(stubbed)), tmp_path / "run")
+    assert "gpu" not in (tmp_path / "run" / "engines.json").read_text()
+    assert agreed(Chooser(Stub(stubbed)), tmp_path / "run", gpu="NVIDIA H100") == {"unet": "choice 1"}
 
 
 def test_a_run_of_before_goes_on_with_the_engines_of_its_shards(stubbed: RunConfig, tmp_path: Path) -> None:

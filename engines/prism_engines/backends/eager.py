@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import nn
 
-from prism_engines.base import Engine
+from prism_engines.base import Around, Engine, Opened
 
 EnergyAndCotangent = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-class _Eager:
+class _Eager(Opened):
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module, self.name = module.eval().requires_grad_(False), name
-
-    def open(self) -> Self:
-        return self
-
-    def close(self) -> None:
-        return None
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class EagerEngine(_Eager):
@@ -64,16 +48,12 @@ class EagerGradientEngine(_Eager):
         return value, gradient, logits.detach()
 
 
-class InChunks:
+class InChunks(Around):
     """An engine that is given at most ``rows`` rows at once: what bounds the memory of a gradient."""
 
     def __init__(self, engine: Engine, rows: int) -> None:
-        self.engine, self.rows, self.name = engine, rows, engine.name
-
-    def open(self) -> Self:
-        """Open the engine."""
-        self.engine.open()
-        return self
+        super().__init__(engine)
+        self.rows = rows
 
     def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The engine's outputs of each chunk, one after the other."""
@@ -81,15 +61,3 @@ class InChunks:
             return self.engine.run(*inputs)
         parts = [self.engine.run(*chunk) for chunk in zip(*(x.split(self.rows) for x in inputs), strict=True)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

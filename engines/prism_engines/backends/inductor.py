@@ -42,7 +42,8 @@ class InductorBackend:
     def target(self, device: str = "cpu") -> str:
         """The GPU's compute capability, or a digest of the CPU's instruction sets; code is compiled for these."""
         if is_cuda(device):
-            return "cuda {}.{}".format(*torch.cuda.get_device_capability(device)) if not cuda_reasons() else "cuda"
+            gpu = " {}.{}".format(*torch.cuda.get_device_capability(device)) if not cuda_reasons() else ""
+            return f"cuda{gpu} autotuned"
         sets = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
         digest = hashlib.sha256(" ".join(sets).encode()).hexdigest()[:12]
         return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {digest}"
@@ -63,8 +64,7 @@ class InductorBackend:
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
         """Compile to one package. Intermediate files go to torch's cache (``TORCHINDUCTOR_CACHE_DIR``, else /tmp)."""
         inductor = importlib.import_module("torch._inductor")
-        # Freezing packs weights for the CPU's matrix units; on a GPU it would only bake them into the library.
-        settings = {"freezing": graph.inputs[0].device.type == "cpu"}
+        settings = compiler_settings(graph.inputs[0].device)
         try:
             with quiet(), torch.no_grad():
                 program = torch.export.export(graph.module(spec.precision), graph.inputs)
@@ -73,7 +73,10 @@ class InductorBackend:
             raise EngineBuildError(f"inductor cannot compile part {spec.part}: {root_cause(error)}") from error
 
     def open(self, spec: EngineSpec, folder: Path, streams: int = 1) -> PaddedEngine:
-        """Load the compiled package; its runs take turns, whatever ``streams`` says."""
+        """Load the compiled package; threads take turns in it, whatever ``streams`` says.
+
+        On a GPU a turn is over when all work is started, so runs on several streams overlap there.
+        """
         return _InductorEngine(spec, folder).open()
 
 
@@ -83,13 +86,28 @@ class _InductorEngine(PaddedEngine):
         self.folder = folder
 
     def _load(self) -> list[Any]:
-        options = {"device_index": cuda_index(self.spec.device)} if self.spec.on_cuda else {}
+        options: dict[str, Any] = {}
+        if self.spec.on_cuda:
+            # Left to itself, a package lets the host wait at each run until the GPU has finished the one before. That
+            # guards what only threads could mix up, and they have one handle. Runs share nothing but the weights: what
+            # they compute in, they get from torch, on its current stream.
+            options = {"device_index": cuda_index(self.spec.device), "run_single_threaded": True}
         package = importlib.import_module("torch._inductor").aoti_load_package(str(self.folder / FILE), **options)
         self.device_type = package.get_metadata()["AOTI_DEVICE_KEY"]
         return [package]
 
     def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(handle(*inputs))
+
+
+def compiler_settings(device: torch.device) -> dict[str, Any]:
+    """What Inductor is told for a device.
+
+    Freezing packs weights for the CPU's matrix units; on a GPU it would only bake them into the library. There kernels
+    for convolutions and matrix products are measured and the fastest kept. CUDA graphs are not to be had: Inductor
+    turns them off when it compiles ahead of time.
+    """
+    return {"freezing": True} if device.type == "cpu" else {"freezing": False, "max_autotune": True}
 
 
 def toolkit_reasons() -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 from prism_engines.backends.padded import PaddedEngine
 from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons, precision_reasons
+from prism_engines.caches import FOLDER as CACHE_FOLDER
 from prism_engines.errors import EngineInputError
 from prism_engines.graph import Graph
 from prism_engines.onnx_export import IR_VERSION, OPSET, onnx_files
@@ -21,6 +24,8 @@ from prism_engines.spec import EngineSpec, Precision, cuda_index, is_cuda
 
 FILE = "model.onnx"
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+#: Both wheels hold the module ``onnxruntime``: one overwrites the other.
+GPU_WHEEL = f"run: pip uninstall --yes onnxruntime, then {extra('gpu').removeprefix('run: ')}"
 #: Only errors: its warnings about where small shape operators run are not for our users.
 LOG_ERRORS = 3
 #: ONNX Runtime's names of tensor types.
@@ -57,14 +62,14 @@ class OnnxRuntimeBackend:
 
     def run_reasons(self, spec: EngineSpec) -> list[str]:
         """Why an engine cannot run here."""
-        if missing := module_reasons("onnxruntime", remedy=extra("cpu")):
+        if missing := module_reasons("onnxruntime", remedy=extra("gpu" if spec.on_cuda else "cpu")):
             return missing
         reasons = precision_reasons(self.name, self.precisions, spec)
         if spec.on_cuda and _provider(spec.device) == CPU:
-            problem = f"this onnxruntime has no {CUDA}, this run is on {spec.device}; run: pip install onnxruntime-gpu"
+            problem = f"this onnxruntime has no {CUDA}, this run is on {spec.device}; {GPU_WHEEL}"
             return [*reasons, *(cuda_reasons() or [problem])]
         if spec.precision == "fp16" and not spec.on_cuda:
-            reasons.append("onnxruntime computes fp16 on a GPU only (pip install onnxruntime-gpu); choose fp32")
+            reasons.append(f"onnxruntime computes fp16 on a GPU only, this run is on {spec.device}; choose fp32")
         return reasons
 
     def build(self, graph: Graph, spec: EngineSpec, folder: Path) -> None:
@@ -95,8 +100,8 @@ class _OnnxRuntimeEngine(PaddedEngine):
         options.intra_op_num_threads = max(1, torch.get_num_threads() // self.streams)
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = LOG_ERRORS
-        gpu = {"device_id": cuda_index(self.spec.device)} if self.provider != CPU else {}
-        wanted: list[Any] = [*((one, gpu) for one in _gpu_providers(self.provider)), CPU]
+        gpu = [(one, self._provider_options(one)) for one in _gpu_providers(self.provider)]
+        wanted: list[Any] = [*gpu, CPU]
         try:
             session = runtime.InferenceSession(str(self.folder / FILE), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -105,6 +110,17 @@ class _OnnxRuntimeEngine(PaddedEngine):
         if session.get_providers()[0] != self.provider:
             raise EngineInputError(f"onnxruntime did not load {self.provider}; install its CUDA libraries")
         return [session] * self.streams
+
+    def _provider_options(self, provider: str) -> dict[str, Any]:
+        """The GPU, and where its TensorRT provider keeps the engines that it builds when a session is made."""
+        options: dict[str, Any] = {"device_id": cuda_index(self.spec.device)}
+        cache = self.folder / CACHE_FOLDER
+        with suppress(OSError):  # a store that cannot be written to: it builds them each time
+            cache.mkdir(exist_ok=True)
+        if provider == TENSORRT and os.access(cache, os.W_OK):
+            for kind in ("engine", "timing"):
+                options |= {f"trt_{kind}_cache_enable": True, f"trt_{kind}_cache_path": str(cache)}
+        return options
 
     def _run_full(self, handle: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         session, device = handle, inputs[0].device
@@ -115,7 +131,9 @@ class _OnnxRuntimeEngine(PaddedEngine):
             binding.bind_input(tensor.name, *_place(x))
         for name, out in zip(self.spec.outputs, outputs, strict=True):
             binding.bind_output(name, *_place(out))
-        if device.type == "cuda":  # ONNX Runtime works on a stream of its own
+        # A session's stream is fixed when it is made, and torch's current one is not: ONNX Runtime works on its own, so
+        # the host waits before it, and in it until the GPU is done.
+        if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()

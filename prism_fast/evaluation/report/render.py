@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from prism_fast.errors import InputError, RunError
 from prism_fast.evaluation.report.charts import color_index, confusion_svg, curves_svg, histogram_svg, short
 from prism_fast.evaluation.report.model import ClassAccuracy, Confusion, Picture, Report
-from prism_fast.storage.files import replace
+from prism_fast.storage.files import building
 
 # A confusion matrix, or a bar a class, of a thousand classes is no picture any more.
 _MAX_MATRIX = 32
@@ -29,10 +29,10 @@ def build_report(report: Report, path: Path) -> Path:
     Raises:
         InputError: there can be no such file. RunError: it cannot be written, a full disk for example.
     """
-    html = render_html(report)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, html.encode())
+        with building(path) as staged, staged.open("w", encoding="utf-8") as file:
+            file.writelines(_pieces(report))
     except OSError as error:
         if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError, PermissionError)):
             raise InputError(f"cannot write the report {path}: {error.strerror}; choose another --out") from error
@@ -42,6 +42,11 @@ def build_report(report: Report, path: Path) -> Path:
 
 def render_html(report: Report) -> str:
     """The page as text."""
+    return "".join(_pieces(report))
+
+
+def _pieces(report: Report) -> Iterator[str]:
+    """The page piece by piece: as a whole, its pictures would be in memory several times."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -55,7 +60,7 @@ def render_html(report: Report) -> str:
         percent=_percent, number=_number, energy=_energy, short=short, source=_source, width=_width, series=color_index
     )
     template = environment.get_template("report.html.j2")
-    return template.render(
+    return template.generate(
         r=report,
         h=report.headline,
         hero=_hero(report),

@@ -6,10 +6,12 @@ Every launcher starts the same worker (:mod:`prism_fast.workers.worker`); they d
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib import import_module
 
 from prism_engines.backends.reasons import extra, module_reasons
 
+from prism_fast.compile.tune import with_tuned_batch
 from prism_fast.workers.launch.job import Job, Launch, LauncherName
 from prism_fast.workers.synthesize import Summary
 
@@ -28,10 +30,13 @@ def reasons(name: LauncherName) -> list[str]:
 def start(name: LauncherName | None, job: Job) -> Summary:
     """Carry out ``job`` by the launcher ``name`` (local, ray, torchrun, slurm); None means one worker in this process.
 
+    A ``sampling.batch_size`` of auto is looked up here, once for all workers: it is a part of the run.
+
     Raises:
         InputError: bad input, or a launcher that is not installed. RunError: shards are missing at the end.
         StoppedError: a signal asked for it.
     """
+    job = replace(job, config=with_tuned_batch(job.config, job.store))
     if name is None:
         return job.work()
     launch: Launch = import_module(f"prism_fast.workers.launch.{name}").launch

@@ -14,6 +14,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import RunError
 from prism_fast.workers.maker import Generator
 from prism_fast.workers.rank import Rank
+from prism_fast.workers.share import with_own_gpu
 from prism_fast.workers.stop import Stop
 from prism_fast.workers.synthesize import Finished, Progress, Summary, require_room, summarise, synthesize
 from prism_fast.workers.worker import Log
@@ -47,9 +48,10 @@ class Job:
         return Layout(self.config.run_hash(), self.config.synthesis.images, self.config.synthesis.shard_size)
 
     def elsewhere(self) -> Job:
-        """The same job for another process, which may start in another directory and has nobody to tell."""
+        """The same job for another process: it may start in another directory, has nobody to tell and sees one GPU."""
         store = self.store.absolute() if self.store else None
-        return Job(self.config, self.out.absolute(), self.workers, store, generator=self.generator)
+        config = with_own_gpu(self.config)
+        return Job(config, self.out.absolute(), self.workers, store, generator=self.generator)
 
     def missing(self) -> list[int]:
         """Shards without a record."""

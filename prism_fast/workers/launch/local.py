@@ -12,8 +12,8 @@ from pathlib import Path
 
 from prism_fast.errors import InputError
 from prism_fast.workers.launch.job import Job
-from prism_fast.workers.launch.share import cores_of, gpu_of
 from prism_fast.workers.rank import Rank
+from prism_fast.workers.share import cores_of, gpu_of, with_own_gpu
 
 _POLL_S = 0.5
 
@@ -73,10 +73,11 @@ def launch(job: Job, watch: Callable[[], None]) -> None:
     """Run ``job.workers`` processes until each has ended; whatever ends this one, they end too.
 
     Raises:
-        InputError: every worker refused its input.
+        InputError: every worker refused its input, or ``sampling.device`` names a GPU that is not there.
     """
     with tempfile.TemporaryDirectory(prefix="prism-fast-") as name, job.stop.patient():
-        (Path(name) / "config.yaml").write_text(job.config.model_dump_json(), encoding="utf-8")  # JSON is YAML
+        config = with_own_gpu(job.config)
+        (Path(name) / "config.yaml").write_text(config.model_dump_json(), encoding="utf-8")  # JSON is YAML
         slots: list[_Slot] = []
         job.stop.last_words = lambda: _end(slots)
         try:

@@ -10,43 +10,24 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from prism_fast.errors import InputError
+import torch
+
 from prism_fast.workers.launch.job import Job
-from prism_fast.workers.launch.share import cores_of, gpu_of
-from prism_fast.workers.rank import Rank
+from prism_fast.workers.rank import local_rank_of_torchrun, rank_of_torchrun
+from prism_fast.workers.share import cores_of
+
+__all__ = ["launch", "rank_of_torchrun"]
 
 
 def launch(job: Job, watch: Callable[[], None]) -> None:
-    """Be worker ``RANK`` + 1 of ``WORLD_SIZE``; only the first one shows progress.
+    """Be worker ``RANK`` + 1 of ``WORLD_SIZE`` on its part of the cores; only the first one shows progress.
 
     Raises:
         InputError: not started by torchrun.
     """
     rank = rank_of_torchrun()
-    _share(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), job)
-    replace(job, rank=rank, progress=job.progress if rank.number == 1 else None).work()
-
-
-def rank_of_torchrun() -> Rank:
-    """Rank as torchrun says it.
-
-    Raises:
-        InputError: not started by torchrun.
-    """
-    try:
-        number, workers = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            "--launch torchrun needs RANK and WORLD_SIZE as torchrun sets them; start 'torchrun --no-python "
-            "--nproc-per-node N prism-fast synthesize ... --launch torchrun', or use --launch local"
-        ) from error
-    return Rank(number + 1, workers)
-
-
-def _share(number: int, workers: int, job: Job) -> None:
-    import torch
-
-    os.environ.update(gpu_of(number, job.config.sampling.device))
-    cores = cores_of(number, workers)
+    here = local_rank_of_torchrun()
+    cores = cores_of(here.number - 1, here.workers)
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
+    replace(job, rank=rank, progress=job.progress if rank.number == 1 else None).work()

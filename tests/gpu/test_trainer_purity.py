@@ -1,0 +1,273 @@
+"""A training step never waits for the GPU and copies a batch once: seen on a device that is faked.
+
+Autograd does not work there, so every gradient is zeros; ``test_meta`` runs it on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from prism_fast.config import DistillConfig
+from prism_fast.data import Batch, dali, open_loader
+from prism_fast.data.dali import DaliLoader
+from prism_fast.data.torch_loader import TorchLoader
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation import create_student, trainer
+from prism_fast.distillation.speed import for_training
+from prism_fast.distillation.teacher import LiveTeacher
+from prism_fast.distillation.trainer import Trainer
+from prism_fast.models.classifier import Classifier, ClassifierConfig
+from tests.data.toy import MEAN, STD, config
+from tests.gpu.fake import CUDA, Log, on_fake_cuda
+
+TO = "cpu to cuda"
+CLASSES = 3
+
+
+class Batches:
+    """A loader whose batches lie on the device already."""
+
+    def __init__(self, settings: DistillConfig, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        n, side = self.settings.batch_size, self.settings.image_size
+        return Batch(
+            torch.zeros(n, 3, side, side, device=self.device),
+            torch.zeros(n, dtype=torch.int64, device=self.device),
+            torch.zeros(n, CLASSES, device=self.device),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+@contextmanager
+def on_fake_gpu(settings: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    """A trainer all of whose tensors lie on a fake CUDA device; it was made on the CPU, where weights are drawn."""
+
+    def backward(loss: torch.Tensor) -> None:
+        for parameter in made.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    made = Trainer(settings, Batches(settings, torch.device("cpu")), CLASSES, torch.device("cpu"))
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        on_fake_cuda(mode, made.model)
+        on_fake_cuda(mode, made.ema.module)
+        made.model.requires_grad_()
+        made.device, made.loader = CUDA, Batches(settings, CUDA)
+        made.optimizer = trainer.make_optimizer(made.model, settings)
+        yield made
+
+
+def silent(log: Log) -> bool:
+    """Whether nothing was copied between devices and nothing was waited for."""
+    return not log.waits and not log.copies
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("student", ["test_resnet", "test_vit"])
+def test_a_step_copies_nothing_and_waits_for_nothing(
+    student: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(student=student, image_size=32, optimizer=optimizer, label_weight=0.2)
+    with on_fake_gpu(settings, monkeypatch) as made:
+        for group in made.optimizer.param_groups:
+            assert group["fused"] is True
+            group["fused"] = optimizer == "adamw"  # torch has no fake of SGD's fused kernel
+        with Log() as log:
+            for _ in range(3):
+                found = made.train_step(None)
+        assert (found.device.type, found.shape, made.step) == ("cuda", (4,), 3)
+    assert silent(log), (log.waits, log.copies)
+
+
+def test_a_live_teacher_waits_for_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(image_size=16, teacher="live")
+    net = create_student("test_resnet", CLASSES).eval()
+    described = ClassifierConfig(architecture="test_resnet", num_classes=CLASSES, image_size=32, mean=MEAN, std=STD)
+    teacher = LiveTeacher(Classifier(net, described))
+    with on_fake_gpu(settings, monkeypatch) as made:
+        mode = next(made.model.parameters()).fake_mode  # type: ignore[attr-defined]
+        on_fake_cuda(mode, teacher)
+        with Log() as log:
+            made.train_step(teacher)
+    assert silent(log), (log.waits, log.copies)
+
+
+def test_the_torch_loader_copies_a_batch_once(shards: ShardSet) -> None:
+    loader = TorchLoader(shards, config(loader="torch"), torch.device("cpu"), MEAN, STD)
+    for index in range(shards.rows):
+        loader._pictures.image(index)  # decoded beforehand: a fake tensor has no bytes
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loader._device, loader._mean, loader._std = CUDA, loader._mean.to(CUDA), loader._std.to(CUDA)
+        with Log() as log:
+            batch = next(loader)
+    require_batch(batch)
+    assert copies(log) == {(TO, False): 1}
+
+
+def require_batch(batch: Batch) -> None:
+    assert {x.device.type for x in vars(batch).values()} == {"cuda"}
+    assert [x.dtype for x in (batch.images, batch.labels, batch.logits)] == [torch.float32, torch.int64, torch.float32]
+    assert (batch.images.shape, batch.labels.shape, batch.logits.shape) == ((6, 3, 16, 16), (6,), (6, CLASSES))
+
+
+def copies(log: Log) -> dict[tuple[str, bool], int]:
+    """Copies between devices by way, and whether they block."""
+    found: Counter[tuple[str, bool]] = Counter()
+    for (way, blocks, _), n in log.copies.items():
+        found[way, blocks] += n
+    assert not log.waits
+    return dict(found)
+
+
+class Pipe:
+    """DALI's pipeline on a GPU: pictures there, labels and logits on the host, in buffers that are used again."""
+
+    def __init__(self, log: list[str], device: torch.device) -> None:
+        self.log = log
+        self.images = torch.zeros(6, 3, 16, 16, device=device)
+        self.labels, self.logits = torch.zeros(6, 1, dtype=torch.int32), torch.zeros(6, CLASSES, dtype=torch.float16)
+
+    def run(self) -> tuple[Output, ...]:
+        self.log.append("run")
+        return Output(self.images), Output(self.labels), Output(self.logits)
+
+
+@dataclass
+class Output:
+    tensor: torch.Tensor
+
+    def as_tensor(self) -> torch.Tensor:
+        return self.tensor
+
+
+@dataclass
+class Event:
+    log: list[str]
+
+    def synchronize(self) -> None:
+        self.log.append("copied")
+
+
+def test_dalis_buffers_are_copied_once_and_not_used_again_before(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, order = DaliLoader(shards, config(), torch.device("cpu"), MEAN, STD), list[str]()
+    loader.close()
+    monkeypatch.setattr(dali, "from_dlpack", lambda tensor: tensor)
+    monkeypatch.setattr(dali, "require_labels", lambda labels, classes, where: order.append(str(labels.device)))
+    monkeypatch.setattr(dali, "_mark", lambda device: Event(order))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pipe = Pipe(order, CUDA)
+        loader._device, loader._pipe = CUDA, pipe
+        with Log() as log:
+            batch = next(loader)
+            next(loader)
+        require_batch(batch)
+        assert batch.images is not pipe.images
+    assert order == ["run", "cpu", "copied", "run", "cpu"]
+    assert copies(log) == {(TO, False): 2}
+
+
+def test_what_dali_gives_on_the_cpu_is_a_copy(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = DaliLoader(shards, config(), torch.device("cpu"), MEAN, STD)
+    loader.close()
+    pipe = Pipe([], torch.device("cpu"))
+    loader._pipe = pipe
+    monkeypatch.setattr(dali, "from_dlpack", lambda tensor: tensor)
+    batch = next(loader)
+    for buffer in (pipe.images, pipe.labels, pipe.logits):
+        buffer.fill_(1)
+    assert not any(x.any() for x in vars(batch).values())
+
+
+def test_training_may_compute_faster_on_a_gpu_and_puts_the_settings_back() -> None:
+    def now() -> list[Any]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        precisions = [cudnn.conv.fp32_precision, matmul.fp32_precision]  # type: ignore[attr-defined]
+        return [cudnn.benchmark, cudnn.deterministic, *precisions]
+
+    def interrupted() -> None:
+        with for_training(CUDA):
+            assert now() == [True, False, "tf32", "tf32"]
+            raise KeyboardInterrupt
+
+    before = now()
+    with for_training(torch.device("cpu")):
+        assert now() == before
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert now() == before
+
+
+def test_a_checkpoint_of_the_cpu_goes_on_fused_on_a_gpu_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config()
+    plain = Trainer(settings, Batches(settings, torch.device("cpu")), CLASSES, torch.device("cpu"))
+    plain.train_step(None)
+    state = plain.optimizer.state_dict()
+    with on_fake_gpu(settings, monkeypatch) as made:
+        trainer.restore_optimizer(made.optimizer, state)
+        assert [group["fused"] for group in made.optimizer.param_groups] == [True, True]
+        assert {x["step"].device.type for x in made.optimizer.state.values()} == {"cuda"}
+        fused = {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}
+    trainer.restore_optimizer(plain.optimizer, fused)
+    assert [group["fused"] for group in plain.optimizer.param_groups] == [None, None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("loader", ["torch", "dali"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_torch_itself_sees_no_wait(shards: ShardSet, loader: str, optimizer: str) -> None:
+    """Its debug mode raises where the host would wait for the device; DALI's own events it does not see."""
+    settings = config(loader=loader, optimizer=optimizer, precision="bfloat16", image_size=32)
+    feed = open_loader(shards, settings, CUDA, MEAN, STD)
+    made = Trainer(settings, feed, CLASSES, CUDA)
+    made.train_step(None)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            found = made.train_step(None)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+        feed.close()
+    assert found.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_dalis_batches_stay_what_they_were_while_it_goes_on(shards: ShardSet) -> None:
+    feed = open_loader(shards, config(), CUDA, MEAN, STD)
+    kept = []
+    for _ in range(8):
+        torch.cuda._sleep(50_000_000)  # the copy waits behind other work
+        batch = next(feed)
+        kept.append((batch, batch.images.clone(), batch.logits.clone()))
+    feed.close()
+    again = list(islice(open_loader(shards, config(), CUDA, MEAN, STD), 8))
+    for (batch, images, logits), other in zip(kept, again, strict=True):
+        assert torch.equal(batch.images, images)
+        assert torch.equal(images, other.images)
+        assert torch.equal(logits, other.logits)
