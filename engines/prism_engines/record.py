@@ -37,6 +37,8 @@ class StoredFile:
         path = folder / self.name
         try:
             size = path.stat().st_size
+            if not path.is_file():
+                return f"{path} is no file"  # whoever opens a pipe waits for ever
             if size != self.size_bytes:
                 return f"{path} has {size} bytes, its record says {self.size_bytes}"
             return "" if _sha256(path) == self.sha256 else f"{path} is damaged: its SHA-256 is not the recorded one"
@@ -102,6 +104,8 @@ def read_record(folder: Path) -> EngineRecord:
         EngineError: there is none, or it is not this engine's.
     """
     path = folder / RECORD_NAME
+    if not path.is_file():  # whoever opens a pipe waits for ever
+        raise EngineError(f"{path} is missing or not an engine's record")
     try:
         record = _json().validate_json(path.read_bytes())
         require_match(record.key, record.spec)

@@ -17,8 +17,9 @@ from prism_engines.store import default_store
 
 from prism_fast.compile.trial import OUT_OF_MEMORY
 from prism_fast.config import RunConfig, assign
+from prism_fast.config.schema import MOST_ROWS
 from prism_fast.errors import InputError, RunError
-from prism_fast.storage.files import make_folder, replace, writing
+from prism_fast.storage.files import make_folder, read, replace, writing
 
 #: A doubling that gains less than this share of images a second is not worth its memory; ours.
 WORTH = 0.03
@@ -83,12 +84,15 @@ def tuned_batch(config: RunConfig, store: Path) -> int:
     """
     file = tuned_file(config, store)
     try:
-        return int(json.loads(file.read_text())["batch_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        size = json.loads(read(file))["batch_size"]
+        if type(size) is not int or not 1 <= size <= MOST_ROWS:
+            raise ValueError(size)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # absent or damaged
         where = device_name(config.sampling.device)
         raise InputError(
             f"sampling.batch_size is auto, but {config.name} was not tuned on {where}; run 'prism-fast tune' first"
         ) from error
+    return size
 
 
 def with_tuned_batch(config: RunConfig, store: Path | None) -> RunConfig:

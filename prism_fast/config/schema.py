@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from prism_fast.config.identity import hash_of
 from prism_fast.errors import ConfigError
@@ -20,11 +28,23 @@ MOST_SHARDS = 999_999
 MOST_IMAGES = 10**9
 #: Bounds that only a mistyped number meets: beyond them nothing fails, it just never ends.
 MOST_ROWS, MOST_SIDE, MOST_THREADS, MOST_AHEAD, MOST_CORES = 65_536, 16_384, 1_024, 1_024, 65_536
+MOST_STEPS, MOST_MINUTES = 10**9, 10**6
 SHORTEST_LEASE_S, LONGEST_LEASE_S = 0.05, 7 * 86_400.0
+#: Part of an image's area; of a smaller one a view holds no pixel.
+SMALLEST_VIEW = 1e-4
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        held = value if isinstance(value, list | tuple) else (value,)
+        if wanted is not bool and any(isinstance(one, bool) for one in held):
+            raise ValueError("expected something else than true or false")
+        return value
 
 
 def _require_part(name: str, part: tuple[float, float]) -> None:
@@ -79,7 +99,7 @@ class SamplingConfig(_Document):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="part of the steps with classifier-free guidance; the others run one branch"
     )
-    reuse_every: int = Field(1, ge=1, description="the UNet's deep features are computed at every n-th step")
+    reuse_every: int = Field(1, ge=1, le=1000, description="the UNet's deep features are computed at every n-th step")
     batch_size: BatchSize = Field(16, description="or auto: what 'prism-fast tune' found on this device")
     height: int = Field(64, ge=8, le=MOST_SIDE, multiple_of=8)
     width: int = Field(64, ge=8, le=MOST_SIDE, multiple_of=8)
@@ -119,7 +139,7 @@ class GuidanceConfig(_Document):
     second_temperature: float = Field(10.0, gt=0, description="contrastive_energy only (EluCD)")
     scale: float = Field(0.3, ge=0, description="guidance RMS relative to the CFG correction's RMS")
     window: tuple[float, float] = Field((0.1, 0.8), description="part of the steps that is guided, [from, to)")
-    every: int = Field(1, ge=1, description="compute the gradient at every k-th guided step")
+    every: int = Field(1, ge=1, le=1000, description="compute the gradient at every k-th guided step")
     settled_below: float | None = Field(
         None, description="a sample whose objective was below it gets no further gradient; null: all get them"
     )
@@ -139,6 +159,8 @@ class GuidanceConfig(_Document):
     def _ordered(self) -> GuidanceConfig:
         for name in ("window", "view_scale"):
             _require_part(name, getattr(self, name))
+        if self.view_scale[0] < SMALLEST_VIEW:
+            raise ValueError(f"view_scale must begin at {SMALLEST_VIEW} or more, got {self.view_scale[0]}")
         return self
 
 
@@ -191,7 +213,7 @@ class SlurmConfig(_Document):
     """What each worker asks of Slurm; what is null is left to the cluster's defaults."""
 
     partition: str | None = None
-    time_min: int = Field(240, ge=1, description="after that the worker is requeued")
+    time_min: int = Field(240, ge=1, le=MOST_MINUTES, description="after that the worker is requeued")
 
 
 class LaunchConfig(_Document):
@@ -212,7 +234,9 @@ class LaunchConfig(_Document):
     hold_s: float | None = Field(
         None, gt=0, description="a shard in hand for longer, as a hung worker's is, is anybody's; null: never"
     )
-    restarts: int = Field(3, ge=0, description="how often a killed worker is started again, by local and ray")
+    restarts: int = Field(
+        3, ge=0, le=MOST_STEPS, description="how often a killed worker is started again, by local and ray"
+    )
     cpus_per_worker: int = Field(
         1, ge=1, le=MOST_CORES, description="cores of a worker under ray and slurm; local shares ours evenly"
     )
@@ -224,12 +248,12 @@ class DistillConfig(_Document):
 
     student: str = Field("resnet10t", description="timm model name")
     image_size: int = Field(64, ge=16, le=MOST_SIDE)
-    steps: int = Field(800, ge=1)
+    steps: int = Field(800, ge=1, le=MOST_STEPS)
     batch_size: int = Field(64, ge=1, le=MOST_ROWS)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, le=MOST_STEPS)
     temperature: float = Field(3.0, gt=0, description="of the KL term (Hinton et al. 2015)")
     label_weight: float = Field(0.0, ge=0, le=1, description="weight of hard-label cross-entropy; KL gets the rest")
     teacher: Literal["stored", "live"] = Field("stored", description="logits from the shards, or a teacher pass")
@@ -239,7 +263,7 @@ class DistillConfig(_Document):
     precision: Literal["float32", "bfloat16"] = "float32"
     loader: Literal["dali", "torch"] = "dali"
     selection: bool = Field(False, description="leave out what 'prism-fast select' rejected")
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(200, ge=1, le=MOST_STEPS)
     seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")

@@ -86,6 +86,8 @@ def checked(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, ValueError, TypeError,
             AttributeError, ArithmeticError, DataError) as error:  # fmt: skip
         raise DataError(

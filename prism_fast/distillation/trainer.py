@@ -23,7 +23,15 @@ from prism_fast.data.batch import Batch
 from prism_fast.data.loader import Loader, open_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.average import Average
-from prism_fast.distillation.checkpoint import Checkpoint, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from prism_fast.distillation.checkpoint import (
+    Checkpoint,
+    checked,
+    load_checkpoint,
+    require_shapes,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
 from prism_fast.distillation.losses import distillation_loss
 from prism_fast.distillation.speed import for_training
 from prism_fast.distillation.student import create_student, save_student
@@ -140,6 +148,7 @@ class Trainer:
         self.model.load_state_dict(saved.model)
         self.ema.module.load_state_dict(saved.ema)
         restore_optimizer(self.optimizer, saved.optimizer)
+        require_shapes(self.optimizer)
         self.loader.load_state_dict(saved.loader)
         set_rng_state(saved.rng, self.device)
         self.step, self.history = saved.step, list(saved.history)
@@ -181,7 +190,8 @@ def _resume(trainer: Trainer, path: Path, identity: dict[str, Any]) -> None:
             f"{path} was written with {key} = {saved.identity.get(key)!r}, this run has {identity[key]!r}; "
             "use another directory or delete it"
         )
-    trainer.restore(saved)
+    with checked(path):
+        trainer.restore(saved)
     _log.info("resumed %s at step %d", path.parent, trainer.step)
 
 
@@ -208,7 +218,7 @@ def train_student(
     Raises:
         InputError: unknown student, or one that does not take such pictures or batches; a loader that cannot run, no
             live teacher, a checkpoint of another recipe.
-        DataError: shards that cannot be read, or a teacher of another class count.
+        DataError: shards or a checkpoint that cannot be read, or a teacher of another class count.
         RunError: the loss is not finite, or the disk refused.
     """
     if (config.teacher == "live") != (teacher is not None):

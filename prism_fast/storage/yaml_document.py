@@ -15,7 +15,10 @@ _SHOWN = 80
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML takes the last of two equal keys and says nothing."""
+    """PyYAML takes the last of two equal keys, ``010`` for 8 and ``1:30`` for 90, and says nothing.
+
+    Here whole numbers are decimal, or hexadecimal after ``0x``, or binary after ``0b``.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping, if its keys differ."""
@@ -28,6 +31,16 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{cut(repr(name))} is there twice", key.start_mark)
             seen.add(name)
         return made
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    digits = str(loader.construct_scalar(node)).replace("_", "")
+    base = {"0x": 16, "0b": 2}.get(digits.lstrip("+-")[:2].lower(), 10)
+    return int(digits, base)
+
+
+_INT = "tag:yaml.org,2002:int"
+_Loader.add_constructor(_INT, _whole_number)
 
 
 def load_yaml(text: str | bytes, what: str) -> Any:

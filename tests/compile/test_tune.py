@@ -12,6 +12,7 @@ from prism_fast.compile.trial import OUT_OF_MEMORY
 from prism_fast.compile.tune import Trial, run_trial, tune, tuned_batch, tuned_file, with_tuned_batch
 from prism_fast.config import RunConfig, assign, load_config
 from prism_fast.errors import ConfigError, InputError, RunError
+from tests.damage import make_pipe
 from tests.tiny import write_config
 
 
@@ -52,6 +53,25 @@ def test_the_choice_is_kept_for_device_and_configuration(path: Path, tmp_path: P
     assert tuned_file(other, tmp_path) != tuned_file(config, tmp_path)
     with pytest.raises(InputError, match="prism-fast tune"):
         tuned_batch(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[]", "[" * 100_000, *(f'{{"batch_size": {n}}}' for n in ("1e400", "-3", "true", "2.7", '"2"'))]
+)
+def test_a_damaged_choice_is_none(path: Path, tmp_path: Path, text: str) -> None:
+    config = load_config(str(path))
+    tune(config, tmp_path, 2, print, _curve({1: 1.0, 2: 2.0}, []))
+    tuned_file(config, tmp_path).write_text(text)
+    with pytest.raises(InputError, match=r"was not tuned on .*; run 'prism-fast tune' first"):
+        tuned_batch(config, tmp_path)
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(path: Path, tmp_path: Path) -> None:
+    config = load_config(str(path))
+    tuned_file(config, tmp_path).parent.mkdir(parents=True)
+    make_pipe(tuned_file(config, tmp_path))
+    with pytest.raises(InputError, match="was not tuned"):
+        tuned_batch(config, tmp_path)
 
 
 def test_auto_becomes_the_stored_number(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,12 @@ def test_every_bundled_configuration_loads() -> None:
         ("launch.streams=1000000000", r"launch\.streams"),
         ("engines.decoder_batch=0", r"engines\.decoder_batch.*greater than or equal to 1"),
         ("engines.decoder_batch=65537", r"engines\.decoder_batch.*65536"),
+        ("sampling.steps=true", r"sampling\.steps: .*something else than true or false"),
+        ("guidance.scale=false", r"guidance\.scale: .*something else than true or false"),
+        ("guidance.window=[false, true]", r"guidance\.window: .*something else than true or false"),
+        ("guidance.view_scale=[1.0e-300, 1.0e-299]", r"view_scale must begin at 0\.0001 or more"),
+        ("sampling.steps=1:30", r"sampling\.steps.*'1:30'"),
+        ("distill.steps=99999999999", r"distill\.steps"),
     ],
 )
 def test_a_bad_assignment_names_the_key(assignment: str, words: str) -> None:
@@ -274,3 +280,8 @@ def test_the_hash_covers_the_label_file_not_its_place(tmp_path: Path) -> None:
 def test_the_hash_is_a_sha256_and_the_same_each_time() -> None:
     assert _hash() == _hash()
     assert len(_hash()) == 64
+
+
+@pytest.mark.parametrize(("text", "steps"), [("010", 10), ("0xa", 10), ("1_0", 10), ("+10", 10)])
+def test_a_whole_number_is_what_it_looks_like(text: str, steps: int) -> None:
+    assert load_config("minis-emoji", (f"sampling.steps={text}",)).sampling.steps == steps

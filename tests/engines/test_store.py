@@ -19,7 +19,7 @@ from prism_engines.record import EngineRecord, Scalar
 from prism_engines.spec import EngineKey, EngineSpec, TensorSpec, inputs_json
 from prism_engines.store import Store, default_store
 
-from tests.damage import edit, flip
+from tests.damage import edit, flip, make_pipe
 from tests.storage.attempts import dead_attempt
 
 SPEC = EngineSpec("unet", (TensorSpec("z", (2, 4, 8, 8)), TensorSpec("t", (2,), "int64")), ("eps",), "bf16")
@@ -201,8 +201,9 @@ def test_what_is_no_attempt_in_the_staging_folder_stays(engines: Store, name: st
         (lambda f: flip(f / "model.xml"), r"model\.xml is damaged: its SHA-256"),
         (lambda f: os.truncate(f / "model.xml", 7), r"model\.xml has 7 bytes, its record says 2304"),
         (lambda f: (f / "data" / "weights.bin").unlink(), r"data/weights\.bin cannot be read: No such file"),
+        (lambda f: make_pipe(f / "model.xml"), r"model\.xml is no file"),
     ],
-    ids=["bit", "cut", "gone"],
+    ids=["bit", "cut", "gone", "pipe"],
 )
 def test_a_damaged_file_is_named_and_pruned(engines: Store, damage: Callable[[Path], object], said: str) -> None:
     made = built(engines)
@@ -222,11 +223,13 @@ def test_a_damaged_file_is_named_and_pruned(engines: Store, damage: Callable[[Pa
         (lambda p: p.unlink(), "missing or not an engine's record"),
         (lambda p: p.write_bytes(b"\x80\x04N."), "missing or not an engine's record"),  # a pickle is only bytes
         (lambda p: p.write_text("[]"), "missing or not an engine's record"),
+        (lambda p: p.write_text("[" * 100_000), "missing or not an engine's record"),
+        (make_pipe, "missing or not an engine's record"),
         (lambda p: edit(p, files=3), "missing or not an engine's record"),
         (lambda p: edit(p, spec={**json.loads(p.read_text())["spec"], "precision": "fp32"}), "missing or not"),
         (lambda p: edit(p, key={**json.loads(p.read_text())["key"], "target": "gpu"}), "is the record of engine"),
     ],
-    ids=["gone", "pickle", "list", "type", "other-spec", "other-key"],
+    ids=["gone", "pickle", "list", "nested", "pipe", "type", "other-spec", "other-key"],
 )
 def test_a_damaged_record_hides_no_other_engine(engines: Store, damage: Callable[[Path], object], said: str) -> None:
     made, other = built(engines), built(engines, replace(KEY, target="gpu"))

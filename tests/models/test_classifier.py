@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from prism_fast.config import schema
 from prism_fast.errors import DataError, InputError
+from prism_fast.models import classifier_config
 from prism_fast.models.classifier import load_classifier, save_classifier
 from tests.damage import drop_tensor, edit, make_pipe, quantise
 from tests.tiny import make_teacher
@@ -116,3 +118,8 @@ def test_pictures_are_resized_and_normalised(good: Path) -> None:
     classifier = load_classifier(str(good))
     prepared = classifier.prepare(torch.full((2, 3, 50, 70), 0.75))
     torch.testing.assert_close(prepared, torch.full((2, 3, 32, 32), 0.5), rtol=0, atol=1e-6)
+
+
+def test_the_largest_side_is_the_configurations() -> None:
+    """The two rooms do not import each other."""
+    assert classifier_config.MOST_SIDE == schema.MOST_SIDE
