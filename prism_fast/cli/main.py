@@ -26,7 +26,7 @@ from prism_fast.cli.kernels import kernels
 from prism_fast.cli.merge import merge
 from prism_fast.cli.minis import app as minis
 from prism_fast.cli.plan import plan
-from prism_fast.cli.prompts import prompts
+from prism_fast.cli.prompts import app as prompts
 from prism_fast.cli.repair import repair
 from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a classifier without its data: energy-guided synthesis, then a student.",
 )
-for _command in (demo, build_engines, configs, prompts, synthesize, verify, distill, evaluate, report, seeds, doctor):
+for _command in (demo, build_engines, configs, synthesize, verify, distill, evaluate, report, seeds, doctor):
     app.command()(_command)
 app.command("gpu-check")(gpu_check)
 app.command()(kernels)
@@ -61,6 +61,7 @@ app.command()(merge)
 app.command()(select)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
+app.add_typer(prompts, name="prompts")
 
 
 @app.callback()

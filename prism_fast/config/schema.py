@@ -16,6 +16,8 @@ from pydantic import (
 
 from prism_fast.config.identity import hash_of
 from prism_fast.errors import ConfigError
+from prism_fast.labels.bank import bank_identity
+from prism_fast.labels.vocabulary import VocabularyName, vocabulary_identity
 
 Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy"]
 BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
@@ -79,15 +81,48 @@ class ModelsConfig(_Document):
     light_decoder: str | None = Field(None, description="diffusers AutoencoderTiny directory (TAESD), or 'minis'")
 
 
+_OF_BANKS = ("bank", "axes", "photo_share", "avoid_confusions")
+
+
 class PromptsConfig(_Document):
     """Diversified Prompt Engineering: what varies between the prompts of one class."""
 
-    templates: tuple[str, ...] = Field(min_length=1, description="fields: {style} {content} {name} {sense}")
+    bank: str | None = Field(
+        None, description="'bundled', or a YAML file: what each class is called, its sorts and scenes; null: templates"
+    )
+    axes: VocabularyName = Field("pictures", description="with a bank: what varies in every picture")
+    photo_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="with a bank: part of the prompts for photographs; null: the vocabulary's",
+    )
+    avoid_confusions: bool = Field(False, description="with a bank: a class's confusions in its negative prompt")
+    templates: tuple[str, ...] = Field((), description="without a bank; fields: {style} {content} {name} {sense}")
     styles: tuple[str, ...] = Field(("",), min_length=1)
     contents: tuple[str, ...] = Field(("{sense}",), min_length=1, description="used by classes without concepts")
     negative: str = ""
     blend: bool = Field(False, description="besides each concept, show it joined with the class's next one")
     use_concepts: bool = Field(True, description="take content from the class's concepts when it has any")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PromptsConfig:
+        if self.bank is None and not self.templates:
+            raise ValueError("templates is empty; give at least one, or name a bank")
+        if self.bank is not None and self.templates:
+            raise ValueError("bank and templates exclude each other; set templates to [], or bank to null")
+        return self
+
+    def identity(self, labels: str) -> dict[str, Any]:
+        """What of it decides a run: without a bank the keys of before banks, else also what the bank holds.
+
+        Raises:
+            InputError: there is no such bank.
+        """
+        data = self.model_dump(mode="json")
+        if self.bank is None:
+            return {key: value for key, value in data.items() if key not in _OF_BANKS}
+        return data | {"bank": bank_identity(self.bank, labels), "axes": vocabulary_identity(self.axes)}
 
 
 class SamplingConfig(_Document):
@@ -338,6 +373,7 @@ class RunConfig(_Document):
         sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
         data = self.model_dump(mode="json", include=sections)
         del data["sampling"]["device"], data["synthesis"]["images"]
+        data["prompts"] = self.prompts.identity(self.labels)
         if data["engines"]["decoder_batch"] is None:
             del data["engines"]["decoder_batch"]
         return hash_of(data)

@@ -16,6 +16,7 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import ConfigError, DataError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
+from prism_fast.prompts.banked import bank_prompts
 from prism_fast.prompts.row import PlanRow
 from prism_fast.prompts.select import plan_row
 from prism_fast.storage.faults import failpoint
@@ -38,8 +39,11 @@ def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> li
     """Rows ``start`` to ``stop`` - 1 of the plan.
 
     Raises:
-        ConfigError: a template of the prompts is wrong.
+        ConfigError: a template of the prompts or the bank is wrong. InputError: there is no such bank.
     """
+    if config.prompts.bank is not None:
+        prompts = bank_prompts(config.prompts, space, config.seed)
+        return [prompts.row(i) for i in range(start, stop)]
     try:
         return [plan_row(config.prompts, space, i, config.seed) for i in range(start, stop)]
     except KeyError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from prism_fast.errors import ConfigError, InputError
+from prism_fast.labels.imagenet import imagenet1k_synsets
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
 
@@ -135,3 +138,22 @@ def test_names_are_read_as_utf8_from_home(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_bytes("name: mine\nclasses: [{name: Käse}]".encode())
     assert load_label_space("~/mine.yaml").classes[0].name == "Käse"
+
+
+def test_imagenets_names_are_those_of_timms_own_reader() -> None:
+    """Its files are read without importing it."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    space = load_label_space("imagenet1k")
+    for label, (cls, synset) in enumerate(zip(space.classes, imagenet1k_synsets(), strict=True)):
+        assert synset == info.index_to_label_name(label)
+        assert info.label_name_to_description(synset, detailed=True).endswith(f": {cls.definition}")
+        assert info.index_to_description(label).split(",")[0].strip() == cls.name.partition(" (")[0]
+
+
+def test_names_of_classes_do_not_load_torch() -> None:
+    program = "import sys; from prism_fast.labels.load import load_label_space; load_label_space('imagenette');"
+    done = subprocess.run([sys.executable, "-c", program + "print({'torch', 'timm'} & set(sys.modules))"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout == "set()\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +96,26 @@ def test_an_error_is_raised_in_its_items_turn_and_the_rest_is_dropped(depth: int
     with pytest.raises(ValueError, match="item two"):
         next(results)
     assert max(begun) <= 2 + depth + 1
+
+
+def test_what_has_begun_is_finished_when_there_is_no_next_item() -> None:
+    """As a stop signal asks: the shard whose batches were all denoised is not thrown away."""
+    begun, ends = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        assert begun.wait(20)
+        ends.set()
+        raise KeyError("stopped")
+
+    def first(item: int) -> int:
+        if item == 1:
+            begun.set()
+            assert ends.wait(20)
+            time.sleep(0.3)  # meanwhile the third one is asked whether it has begun
+        return item
+
+    made = pipelined(items(), (first, lambda x: x * 10), 3)
+    assert [next(made), next(made)] == [0, 10]
+    with pytest.raises(KeyError, match="stopped"):
+        next(made)
