@@ -87,9 +87,13 @@ def _settings(config: RunConfig) -> list[str]:
 
 def _prompts(config: RunConfig) -> list[str]:
     prompts = config.prompts
+    negative = [f"- Negative prompt: `{prompts.negative}`"] if prompts.negative else []
+    if prompts.bank is not None:
+        share = "" if prompts.photo_share is None else f", {prompts.photo_share:.0%} of them for photographs"
+        return [f"- Prompts from the bank {Path(prompts.bank).name}, vocabulary {prompts.axes}{share}", *negative]
     given = (("Templates", prompts.templates), ("Styles", prompts.styles), ("Contents", prompts.contents))
     lines = [f"- {name}: {', '.join(f'`{x}`' for x in values if x)}" for name, values in given if any(values)]
-    return [*lines, *([f"- Negative prompt: `{prompts.negative}`"] if prompts.negative else [])]
+    return [*lines, *negative]
 
 
 def dataset_card(config: RunConfig, records: Sequence[Record], files: str = "shards/*.tar") -> str:

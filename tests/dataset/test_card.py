@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prism_fast.config import RunConfig
+from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.card import dataset_card, stated_license
 from prism_fast.dataset.run_directory import RunDirectory
 
@@ -31,6 +31,14 @@ def test_provenance(config: RunConfig, finished: Path) -> None:
     ):  # fmt: skip
         assert word in body
     assert str(Path(config.models.diffusion).parent) not in body  # nobody else has this path
+
+
+def test_a_bank_is_named_in_place_of_templates(config: RunConfig, finished: Path) -> None:
+    changes = {"prompts.bank": "/somewhere/bank.yaml", "prompts.templates": (), "prompts.photo_share": 0.5}
+    _, body = card_of(assign(config, changes), finished)
+    assert "- Prompts from the bank bank.yaml, vocabulary pictures, 50% of them for photographs\n" in body
+    assert "somewhere" not in body
+    assert "{sense}" not in body
 
 
 def test_a_name_that_yaml_would_misread(config: RunConfig, finished: Path) -> None:
