@@ -16,7 +16,6 @@ from prism_fast.config import RunConfig
 from prism_fast.errors import ConfigError, DataError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
-from prism_fast.prompts.banked import bank_prompts
 from prism_fast.prompts.row import PlanRow
 from prism_fast.prompts.select import plan_row
 from prism_fast.storage.faults import failpoint
@@ -42,6 +41,8 @@ def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> li
         ConfigError: a template of the prompts or the bank is wrong. InputError: there is no such bank.
     """
     if config.prompts.bank is not None:
+        from prism_fast.prompts.banked import bank_prompts  # loads scipy and inflect
+
         prompts = bank_prompts(config.prompts, space, config.seed)
         return [prompts.row(i) for i in range(start, stop)]
     try:

@@ -152,8 +152,18 @@ def test_imagenets_names_are_those_of_timms_own_reader() -> None:
         assert info.index_to_description(label).split(",")[0].strip() == cls.name.partition(" (")[0]
 
 
+def loaded_by(program: str) -> str:
+    """Which of the libraries that take long a program has loaded."""
+    program += "; import sys; print(*sorted({'torch', 'timm', 'scipy', 'inflect'} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_names_of_classes_do_not_load_torch() -> None:
-    program = "import sys; from prism_fast.labels.load import load_label_space; load_label_space('imagenette');"
-    done = subprocess.run([sys.executable, "-c", program + "print({'torch', 'timm'} & set(sys.modules))"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert done.stdout == "set()\n"
+    assert loaded_by("from prism_fast.labels.load import load_label_space; load_label_space('imagenette')") == ""
+
+
+def test_a_plan_of_templates_does_not_load_what_a_bank_needs() -> None:
+    """inflect alone takes a second and a half."""
+    begin = "from prism_fast.config import load_config; from prism_fast.dataset.plan import build_plan; build_plan("
+    assert loaded_by(f"{begin}load_config('minis-emoji'), 3)") == ""
+    assert loaded_by(f"{begin}load_config('imagenette-sd15'), 3)") == "inflect scipy"
