@@ -47,5 +47,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@echo "[2/2] packages: with torch, CUDA libraries and TensorRT 7.5 GB of disk, this is the long step"
 	@$(PIP) install --quiet --progress-bar off -c constraints.txt \
-	  -e '.[cpu,dali,dev,docs,metrics,minis,objects,ray,slurm,trt]'
+	  -e '.[cpu,dali,dev,docs,llm,metrics,minis,objects,ray,slurm,trt]'
 	@touch $(STAMP)

@@ -18,7 +18,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prism_fast.api import build_engines, check_gpu, distill, evaluate, report, select, synthesize, verify
+    from prism_fast.api import (
+        build_engines,
+        check_gpu,
+        check_prompts,
+        distill,
+        evaluate,
+        extend,
+        prompt_stats,
+        report,
+        select,
+        synthesize,
+        verify,
+        write_bank,
+    )
     from prism_fast.config import load_config
     from prism_fast.dataset.shard_set import ShardSet
 
@@ -29,17 +42,20 @@ __all__ = [
     "__version__",
     "build_engines",
     "check_gpu",
+    "check_prompts",
     "distill",
     "evaluate",
+    "extend",
     "load_config",
+    "prompt_stats",
     "report",
     "select",
     "synthesize",
     "verify",
+    "write_bank",
 ]
 
-_API = ("build_engines", "check_gpu", "distill", "evaluate", "report", "select", "synthesize", "verify")
-_HOMES = dict.fromkeys(_API, "prism_fast.api") | {
+_HOMES = dict.fromkeys((name for name in __all__ if not name.startswith("__")), "prism_fast.api") | {
     "ShardSet": "prism_fast.dataset.shard_set",
     "load_config": "prism_fast.config",
 }

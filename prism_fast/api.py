@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prism_fast.compile.command import Outcome
+    from prism_fast.compile.command import Outcome as Built
     from prism_fast.config import RunConfig
     from prism_fast.dataset.record import Record
     from prism_fast.distillation.trainer import Result
     from prism_fast.evaluation.comparison import Scored
     from prism_fast.gpu_check.check import Checked, StepResult
+    from prism_fast.operations.extend import Extended
+    from prism_fast.operations.needs import Towards
     from prism_fast.operations.verify import Verdict
+    from prism_fast.prompt_tools.checking.run import Outcome
+    from prism_fast.prompt_tools.stats import PromptStats
+    from prism_fast.prompt_tools.writing.write import Prices, Written
     from prism_fast.selection.select import Selection
     from prism_fast.workers.launch.job import LauncherName
     from prism_fast.workers.rank import Rank
@@ -42,7 +47,7 @@ def build_engines(
     parts: Sequence[str] = (),
     store: Path | str | None = None,
     log: Log = _LOG.info,
-) -> Outcome:
+) -> Built:
     """Compile what a run computes, the energy gradient included; each engine is kept only if it agrees with eager.
 
     Args:
@@ -307,7 +312,12 @@ def evaluate(
 
 
 def report(
-    run: Path | str, out: Path | str | None = None, *, picture: Path | str | None = None, check: bool | None = None
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    picture: Path | str | None = None,
+    check: bool | None = None,
+    diversity: int | None = None,
 ) -> Path:
     """Write one self-contained HTML page about a run; gives its path.
 
@@ -316,9 +326,11 @@ def report(
         out: the HTML file; ``report.html`` in the run when not given.
         picture: also write a PNG there: the first four images of each class, of at most 64.
         check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
+        diversity: measure diversity by class on so many images of each of at most 64 classes; loads models.features.
 
     Raises:
-        DataError: there is no run, or one of its shards is damaged. InputError: there can be no such file.
+        DataError: there is no run, or one of its shards is damaged. InputError: there can be no such file, diversity
+            is below 2, or models.features is no network for it.
         RunError: the disk refused.
     """
     from prism_fast.dataset.shard_set import ShardSet
@@ -330,10 +342,158 @@ def report(
 
     path = local_path(run)
     main = main_run(path)
-    page = build_report(gather(path, check), _path(out) or path / "report.html")
+    page = build_report(gather(path, check, diversity=diversity), _path(out) or path / "report.html")
     if picture is not None:
         save_class_grid(list(first_of_each_class(ShardSet.discover(main, check=False), 4)), 4, local_path(picture))
     return page
+
+
+def extend(
+    run: Path | str,
+    images: int,
+    *,
+    towards: Towards | None = None,
+    student: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Extended:
+    """Let a run have more images; ``synthesize`` makes them.
+
+    Args:
+        run: the run's directory.
+        images: how many it shall have.
+        towards: give the new ones to the classes, sorts and scenes that lack ``agreement``, ``coverage``, or what a
+            ``student`` has not learnt; None: to every class equally many.
+        student: of ``towards="student"``, what ``distill`` wrote.
+        progress: told how many samples were looked at.
+
+    Raises:
+        InputError: a worker is busy, the run is longer already, or there is no such student. DataError: it is no run,
+            or holds nothing to look at. RunError: the disk refused.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.operations.extend import Aim
+    from prism_fast.operations.extend import extend as lengthen
+    from prism_fast.storage.paths import run_path
+
+    return lengthen(run_path(run), images, Aim(towards, _path(student)) if towards else None, progress)
+
+
+def check_prompts(
+    config: RunConfig,
+    out: Path | str,
+    *,
+    classes: Sequence[str | int] = (),
+    images: int = 8,
+    choose: Path | str | None = None,
+    store: Path | str | None = None,
+    progress: Progress | None = None,
+    log: Log = _LOG.info,
+) -> Outcome:
+    """Let the teacher say whether it sees each class in a few unguided images of each of its senses.
+
+    Args:
+        config: whose prompts, networks and sampling; guidance is left out.
+        out: ``check.json``, ``check.html`` and the images go there; what is there already is not made again.
+        classes: names or labels; none means all.
+        images: of each sense.
+        choose: write a bank there in which each checked class's best sense is its sense.
+        store: where compiled engines are kept; the user's own store when not given.
+        progress: told after every class.
+        log: told which engines are used, and of damaged files.
+
+    Raises:
+        InputError: no such class, bad models or prompts, or a file ``choose`` that says something else.
+        RunError: the disk refused. EngineError: a named backend cannot run here.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.prompt_tools.checking.run import check_prompts as check
+    from prism_fast.storage.paths import local_path
+
+    return check(
+        config,
+        local_path(out),
+        classes=classes,
+        images=images,
+        choose=_path(choose),
+        store=_path(store),
+        progress=progress,
+        log=log,
+    )
+
+
+def prompt_stats(
+    config: RunConfig,
+    *,
+    images: int | None = None,
+    classes: Sequence[str | int] = (),
+    encode: bool = True,
+    progress: Progress | None = None,
+) -> PromptStats:
+    """Count the prompts of a plan and measure how far apart they lie for the model's text encoder.
+
+    Args:
+        config: the run; its text encoder is all that is loaded.
+        images: the first so many rows of the plan; None means the run's, but no more than 64 of a class.
+        classes: these alone, by name or number.
+        encode: False counts without any model.
+        progress: told after every class: classes measured, classes in all, the latest one's Vendi score.
+
+    Raises:
+        InputError: no such class, one without a row, or a device that cannot be used. ConfigError: a template or the
+            bank is wrong. DataError: the model's directory is not there or wrong.
+    """
+    if encode:
+        from prism_fast.process import prepare
+
+        prepare()
+    from prism_fast.prompt_tools.stats import prompt_stats as measure
+
+    return measure(config, images=images, classes=classes, encode=encode, progress=progress)
+
+
+def write_bank(
+    labels: str,
+    out: Path | str,
+    *,
+    endpoint: str,
+    model: str,
+    api_key_env: str = "OPENAI_API_KEY",
+    timeout_s: float = 120.0,
+    tries: int = 3,
+    concurrency: int = 4,
+    prices: Prices | None = None,
+    progress: Progress | None = None,
+    log: Log = _LOG.info,
+) -> Written:
+    """Write a prompt bank for a label space by asking an OpenAI-compatible server; called again it goes on.
+
+    Args:
+        labels: a bundled label space, or a YAML file.
+        out: the bank; accepted answers are kept in ``OUT.answers``.
+        endpoint: the server's address, which usually ends with ``/v1``.
+        model: as the server calls it.
+        api_key_env: the variable that holds the key, if one is needed.
+        timeout_s: how long to wait for an answer.
+        tries: requests a class at most.
+        concurrency: classes asked about at once.
+        prices: of a million tokens in and out.
+        progress: told after every class: classes done, classes in all, thousands of tokens.
+        log: told what the user should know.
+
+    Raises:
+        InputError: bad labels or settings, a refused key, an unknown model, a file that would be lost.
+        RunError: no server answers, or the disk refused.
+    """
+    from prism_fast.prompt_tools.writing.client import Server
+    from prism_fast.prompt_tools.writing.write import write_bank as write
+    from prism_fast.storage.paths import local_path
+
+    server, path = Server(endpoint, model, api_key_env, timeout_s), local_path(out)
+    return write(labels, path, server, tries=tries, concurrency=concurrency, prices=prices, progress=progress, log=log)
 
 
 def _path(given: Path | str | None) -> Path | None:

@@ -22,13 +22,17 @@ NAMES = [
     "__version__",
     "build_engines",
     "check_gpu",
+    "check_prompts",
     "distill",
     "evaluate",
+    "extend",
     "load_config",
+    "prompt_stats",
     "report",
     "select",
     "synthesize",
     "verify",
+    "write_bank",
 ]
 HEAVY = ("torch", "numpy", "pydantic", "yaml", "diffusers", "transformers", "timm", "pyarrow", "typer")
 

@@ -32,6 +32,7 @@ from prism_fast.cli.report import report
 from prism_fast.cli.seeds import seeds
 from prism_fast.cli.select import select
 from prism_fast.cli.stats import stats
+from prism_fast.cli.study import study
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a classifier without its data: energy-guided synthesis, then a student.",
 )
-for _command in (demo, build_engines, configs, synthesize, verify, distill, evaluate, report, seeds, doctor):
+for _command in (demo, build_engines, configs, synthesize, verify, distill, evaluate, report, seeds, study, doctor):
     app.command()(_command)
 app.command("gpu-check")(gpu_check)
 app.command()(kernels)

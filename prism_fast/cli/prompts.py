@@ -9,6 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
+from prism_fast.cli.prompts_stats import stats
+from prism_fast.cli.prompts_write import write
 from prism_fast.storage.paths import local_path
 
 
@@ -25,7 +27,7 @@ class _ShowUnlessNamed(TyperGroup):
 app = typer.Typer(
     cls=_ShowUnlessNamed,
     no_args_is_help=True,
-    help="Show or write the plan of a configuration (prompts CONFIG), or check its prompt bank.",
+    help="Show or write the plan of a configuration (prompts CONFIG); check, measure or write a prompt bank.",
 )
 
 
@@ -91,3 +93,7 @@ def lint(config: ConfigArg, set_: SetOpt = None, json_output: JsonOpt = False) -
         typer.echo(f"{found.classes} classes, {len(found.complaints)} problems, {found.counted}")
     if found.complaints:
         raise ConfigError(f"the prompt bank has {len(found.complaints)} problems")
+
+
+for _command in (stats, write):
+    app.command()(_command)

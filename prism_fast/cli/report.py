@@ -25,10 +25,18 @@ def report(
         ),
     ] = None,
     check: CheckOpt = None,
+    diversity: Annotated[
+        int | None,
+        typer.Option(
+            "--diversity",
+            min=2,
+            help="Also measure diversity by class on so many images of each of at most 64 classes; loads a network.",
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""
     from prism_fast import report as write
 
-    typer.echo(f"report: {write(run, out, picture=picture, check=check)}")
+    typer.echo(f"report: {write(run, out, picture=picture, check=check, diversity=diversity)}")
     if picture is not None:
         typer.echo(f"picture: {picture}")

@@ -81,7 +81,8 @@ class ModelsConfig(_Document):
     light_decoder: str | None = Field(None, description="diffusers AutoencoderTiny directory (TAESD), or 'minis'")
 
 
-_OF_BANKS = ("bank", "axes", "photo_share", "avoid_confusions")
+_OF_SELECTION = ("select", "pool")
+_OF_BANKS = ("bank", "axes", "photo_share", "avoid_confusions", *_OF_SELECTION)
 
 
 class PromptsConfig(_Document):
@@ -98,6 +99,12 @@ class PromptsConfig(_Document):
         description="with a bank: part of the prompts for photographs; null: the vocabulary's",
     )
     avoid_confusions: bool = Field(False, description="with a bank: a class's confusions in its negative prompt")
+    select: Literal["stratified", "coverage"] = Field(
+        "stratified",
+        description="with a bank: the next prompts of its sequence, or those of its next 'pool' that lie farthest from "
+        "each other for the text encoder",
+    )
+    pool: int = Field(4096, ge=2, le=32_768, description="prompts of a class that 'coverage' picks from")
     templates: tuple[str, ...] = Field((), description="without a bank; fields: {style} {content} {name} {sense}")
     styles: tuple[str, ...] = Field(("",), min_length=1)
     contents: tuple[str, ...] = Field(("{sense}",), min_length=1, description="used by classes without concepts")
@@ -111,6 +118,8 @@ class PromptsConfig(_Document):
             raise ValueError("templates is empty; give at least one, or name a bank")
         if self.bank is not None and self.templates:
             raise ValueError("bank and templates exclude each other; set templates to [], or bank to null")
+        if self.bank is None and self.select == "coverage":
+            raise ValueError("select coverage picks from a bank's prompts; name a bank, or set select to stratified")
         return self
 
     def identity(self, labels: str) -> dict[str, Any]:
@@ -122,6 +131,8 @@ class PromptsConfig(_Document):
         data = self.model_dump(mode="json")
         if self.bank is None:
             return {key: value for key, value in data.items() if key not in _OF_BANKS}
+        if self.select == "stratified":
+            data = {key: value for key, value in data.items() if key not in _OF_SELECTION}
         return data | {"bank": bank_identity(self.bank, labels), "axes": vocabulary_identity(self.axes)}
 
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_fast.config import RunConfig
+from prism_fast.dataset.draws import Draws
 from prism_fast.errors import ConfigError, DataError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
 from prism_fast.prompts.row import PlanRow
-from prism_fast.prompts.select import plan_row
+from prism_fast.prompts.source import prompts_of
 from prism_fast.storage.faults import failpoint
 from prism_fast.storage.files import building, parquet_sink, parquet_source, read_if_there
 
@@ -34,19 +35,16 @@ SCHEMA = pa.schema(
 )
 
 
-def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int) -> list[PlanRow]:
-    """Rows ``start`` to ``stop`` - 1 of the plan.
+def plan_rows(config: RunConfig, space: LabelSpace, start: int, stop: int, draws: Draws | None = None) -> list[PlanRow]:
+    """Rows ``start`` to ``stop`` - 1 of the plan; without ``draws`` classes take turns.
 
     Raises:
         ConfigError: a template of the prompts or the bank is wrong. InputError: there is no such bank.
     """
-    if config.prompts.bank is not None:
-        from prism_fast.prompts.banked import bank_prompts  # loads scipy and inflect
-
-        prompts = bank_prompts(config.prompts, space, config.seed)
-        return [prompts.row(i) for i in range(start, stop)]
+    prompts = prompts_of(config.prompts, space, config.seed)
+    drawn = (draws or Draws(len(space.classes))).rows(start, stop)
     try:
-        return [plan_row(config.prompts, space, i, config.seed) for i in range(start, stop)]
+        return [prompts.row(i, label, turn) for i, (label, turn) in enumerate(drawn, start)]
     except KeyError as error:
         raise ConfigError(
             f"prompts: a template names the unknown field {error}; fields: style, content, name, sense, definition"
@@ -65,7 +63,13 @@ def build_plan(config: RunConfig, images: int) -> list[PlanRow]:
     return plan_rows(config, load_label_space(config.labels), 0, images)
 
 
-def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Callable[[], None] = lambda: None) -> int:
+def write_plan(
+    config: RunConfig,
+    path: Path,
+    chunk: int = 16_384,
+    before: Callable[[], None] = lambda: None,
+    draws: Draws | None = None,
+) -> int:
     """Write the whole plan to Parquet in bounded memory; returns the number of rows.
 
     Args:
@@ -73,6 +77,7 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Calla
         path: where it appears, complete; of several workers that write it at once each writes the same rows.
         chunk: rows in memory.
         before: called when all rows are written and none is seen yet; what it raises leaves nothing behind.
+        draws: which class and turn each row is; without, classes take turns.
 
     Raises:
         ConfigError: a template is wrong.
@@ -81,7 +86,7 @@ def write_plan(config: RunConfig, path: Path, chunk: int = 16_384, before: Calla
     with building(path) as local:
         with parquet_sink(local) as sink, pq.ParquetWriter(sink, SCHEMA) as writer:
             for start in range(0, total, chunk):
-                writer.write_table(as_table(plan_rows(config, space, start, min(start + chunk, total))))
+                writer.write_table(as_table(plan_rows(config, space, start, min(start + chunk, total), draws)))
         before()
     failpoint("plan-written")
     return total
@@ -147,8 +152,17 @@ class PlanFile:
             group += 1
         return found
 
-    def misnumbered(self) -> int | None:
-        """The first row whose index is not its place, or whose class is not the one whose turn it is; None if none is.
+    def classes(self) -> int:
+        """One more than the largest label.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        with _reading_plan(self.path):
+            return int(self._file.read(columns=["label"]).column("label").to_numpy().max(initial=0)) + 1
+
+    def misnumbered(self, labels: np.ndarray) -> int | None:
+        """The first row whose index is not its place, or whose class is not that of ``labels``; None if none is.
 
         Two columns are read and compared at once: a million rows take a tenth of a second.
 
@@ -158,9 +172,8 @@ class PlanFile:
         with _reading_plan(self.path):
             table = self._file.read(columns=["index", "label"])
             index, label = (table.column(name).to_numpy() for name in ("index", "label"))
-            classes = int(label.max(initial=0)) + 1
-            places = np.arange(len(index))
-            wrong = np.flatnonzero((index != places) | (label != places % classes))
+            n = min(len(index), len(labels))
+            wrong = np.flatnonzero((index[:n] != np.arange(n)) | (label[:n] != labels[:n]))
         return int(wrong[0]) if len(wrong) else None
 
     def _group(self, group: int) -> pa.Table:

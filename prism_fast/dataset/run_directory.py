@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from pydantic import ValidationError
 
 from prism_fast.config import RunConfig
 from prism_fast.dataset.card import dataset_card
+from prism_fast.dataset.draws import Decision, Draws, draws_name, load_draws
 from prism_fast.dataset.layout import Layout
 from prism_fast.dataset.plan import PlanFile, is_whole_plan, write_plan
 from prism_fast.dataset.record import Record, finished_shards, read_record
 from prism_fast.dataset.sealed import sealed, unsealed
 from prism_fast.errors import DataError, InputError, RunError
+from prism_fast.labels.load import load_label_space
 from prism_fast.storage.faults import failpoint
 from prism_fast.storage.files import (
     create,
@@ -57,8 +60,12 @@ class RunDirectory:
         with reading(self.path):
             return (self.path / "run.json").exists()
 
-    def claim(self, config: RunConfig) -> None:
+    def claim(self, config: RunConfig, decided: Sequence[Decision] = ()) -> None:
         """Make the directory this run's, or go on if it already is.
+
+        Args:
+            config: the run.
+            decided: what was decided of a run that is begun; one that goes on has its own.
 
         Raises:
             InputError: it belongs to another run, holds something else, or cannot be written.
@@ -72,13 +79,15 @@ class RunDirectory:
                 self.require_empty()
             plan = self.path / "plan.parquet"
             if not facts.exists() or not is_whole_plan(plan, config.synthesis.images):
-                write_plan(config, plan, before=lambda: self._own(config))  # a wrong template owns no directory
+                draws = self.draws(len(load_label_space(config.labels).classes), decided)
+                own = partial(self._own, config, decided)  # after the rows: a wrong template owns no directory
+                write_plan(config, plan, before=own, draws=draws)
                 sync_directory(self.path)
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror or error}; choose another --out") from error
 
-    def _own(self, config: RunConfig) -> None:
-        if not create(self.path / "run.json", run_document(config, config.run_hash())):
+    def _own(self, config: RunConfig, decided: Sequence[Decision]) -> None:
+        if not create(self.path / "run.json", run_document(config, config.run_hash(), decided)):
             self.check_owner(config)
 
     def check_owner(self, config: RunConfig) -> None:
@@ -186,6 +195,25 @@ class RunDirectory:
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.path / 'run.json'} is not a run's: it lacks config.synthesis") from error
 
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was decided of the run's rows, in order; of most runs nothing.
+
+        Raises:
+            DataError: this is not a run directory.
+        """
+        try:
+            return tuple(map(Decision.model_validate, self.facts().get("decisions", ())))
+        except (ValidationError, TypeError) as error:
+            raise DataError(f"{self.path / 'run.json'} is damaged: its decisions are none; restore it") from error
+
+    def draws(self, classes: int, decided: Sequence[Decision] = ()) -> Draws:
+        """Which class and turn each row is of a run of so many classes; ``decided`` is what is, while there is no run.
+
+        Raises:
+            DataError: a file of a decision is missing or damaged.
+        """
+        return load_draws(self.path, self.decisions() if self.exists() else decided, classes)
+
     def plan(self) -> PlanFile:
         """The plan, opened."""
         return PlanFile(self.path / "plan.parquet")
@@ -250,12 +278,15 @@ class RunDirectory:
 
 
 def _is_harmless(name: str) -> bool:
-    return name in _HARMLESS or name.startswith(".") or is_staged(name)
+    return name in _HARMLESS or name.startswith(".") or is_staged(name) or name == draws_name(0)
 
 
-def run_document(config: RunConfig, run_hash: str) -> bytes:
+def run_document(config: RunConfig, run_hash: str, decided: Sequence[Decision] = ()) -> bytes:
     """``run.json``; the same bytes from every worker of a run."""
-    return json.dumps(sealed({"run_hash": run_hash, "config": config.model_dump(mode="json")}), indent=1).encode()
+    document: dict[str, Any] = {"run_hash": run_hash, "config": config.model_dump(mode="json")}
+    if decided:
+        document["decisions"] = [decision.model_dump() for decision in decided]
+    return json.dumps(sealed(document), indent=1).encode()
 
 
 def manifest_rows(records: Sequence[Record]) -> list[dict[str, Any]]:

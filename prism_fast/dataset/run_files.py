@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prism_fast.config import RunConfig
+from prism_fast.dataset.draws import load_draws
 from prism_fast.dataset.ledger import ledger_path, read_ledger
 from prism_fast.dataset.made_with import load_made_with
 from prism_fast.dataset.margins import load_margins
@@ -51,11 +52,22 @@ def damages(directory: RunDirectory, records: Mapping[int, Record]) -> Iterator[
     Raises:
         DataError: not a run directory. RunError: a file cannot be read.
     """
-    yield from _of_plan(directory)
+    yield from _of_decisions(directory)
     yield from _of_choices(directory)
     yield from _of_selection(directory)
     if len(records) == directory.layout().shards:
         yield from _of_finish(directory, records)
+
+
+def _of_decisions(directory: RunDirectory) -> Iterator[Damage]:
+    """Of the decisions, and of the plan unless they are damaged: nobody knows then what it should be."""
+    try:
+        for decision in directory.decisions():
+            load_draws(directory.path, [decision], 1)
+    except DataError as error:
+        yield Damage(directory.path / decision.file, str(error), there=False)  # making the run does not bring it back
+    else:
+        yield from _of_plan(directory)
 
 
 def _of_plan(directory: RunDirectory) -> Iterator[Damage]:
@@ -75,18 +87,18 @@ def _of_plan(directory: RunDirectory) -> Iterator[Damage]:
 
 def _differing(plan: PlanFile, directory: RunDirectory, images: int) -> int | None:
     """The first row that is not as planned; None when all are."""
-    known = _what_was_planned(directory)
+    known, draws = _what_was_planned(directory), directory.draws(plan.classes())
     compared = min(images, _COMPARED)
     for start in range(0, compared, _CHUNK):
         count = min(_CHUNK, compared - start)
         found = plan.rows(start, count)
         if known:
-            place = differing_row(found, plan_rows(*known, start, start + count))
+            place = differing_row(found, plan_rows(*known, start, start + count, draws))
         else:
             place = next((i for i in range(count) if i >= len(found) or found[i].index != start + i), None)
         if place is not None:
             return start + place
-    if images > compared and (place := plan.misnumbered()) is not None:
+    if images > compared and (place := plan.misnumbered(draws.arrays(0, images)[0])) is not None:
         return place
     return images if plan.rows(images, 1) else None
 

@@ -10,6 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from prism_fast.dataset.sample import Sample
 from prism_fast.errors import InputError
 from prism_fast.evaluation.accuracy import Accuracy, evaluate_classifier
+from prism_fast.evaluation.diversity import (
+    ClassDiversity,
+    Labelled,
+    common_size,
+    diversity_by_class,
+    mean_coverage,
+    mean_vendi,
+)
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.features import pooled_features
 from prism_fast.evaluation.pictures import Pictures
@@ -46,7 +54,12 @@ class Scored(BaseModel):
 
 
 class ImageSet(BaseModel):
-    """What was measured of one set of synthetic images."""
+    """What was measured of one set of synthetic images.
+
+    ``vendi`` is the mean over the classes, of the first ``vendi_images`` images of each; the same number in every set
+    of an evaluation. ``coverage_by_class`` is the mean over the classes that have real pictures. The last four are
+    empty in older files.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,6 +72,10 @@ class ImageSet(BaseModel):
     recall: float
     density: float
     coverage: float
+    vendi: float | None = None
+    vendi_images: int | None = None
+    coverage_by_class: float | None = None
+    per_class: tuple[ClassDiversity, ...] = ()
 
 
 class Evaluation(BaseModel):
@@ -138,22 +155,46 @@ def measure_set(
     k: int,
     batch_size: int,
     images_per_s: float,
+    *,
+    real_labels: torch.Tensor | None = None,
+    vendi_images: int | None = None,
 ) -> ImageSet:
-    """Energies and precision/recall of a synthetic set against features of real pictures (n, d)."""
+    """Energies, precision/recall and diversity of a synthetic set against features of real pictures (n, d).
+
+    Args:
+        name: what the set is called.
+        samples: all of its images.
+        real_features: of the real pictures, by the same network.
+        network: it gives the features.
+        k: neighbours of precision, recall, density and coverage.
+        batch_size: pictures seen at once.
+        images_per_s: how fast they were made.
+        real_labels: classes of the real pictures; None leaves coverage by class out.
+        vendi_images: images of each class whose Vendi score is taken, see
+            :func:`~prism_fast.evaluation.diversity.common_size`; None means as many as every class of this set has.
+    """
     images = torch.stack([s.image for s in samples])
     logits = torch.stack([s.logits for s in samples])
     labels = torch.tensor([s.label for s in samples])
-    found: Prdc = prdc(real_features, features_of(network, images, batch_size), k=k)
+    made, right = Labelled(features_of(network, images, batch_size), labels), logits.argmax(1) == labels
+    found: Prdc = prdc(real_features, made.features, k=k)
+    size = common_size([made.counts()]) if vendi_images is None else vendi_images
+    real = None if real_labels is None else Labelled(real_features, real_labels)
+    classes = diversity_by_class(made, right, real, size=size, k=k)
     return ImageSet(
         name=name,
         images=len(samples),
         images_per_s=images_per_s,
         energies=tuple(free_energies(logits).tolist()),
-        agreement=float((logits.argmax(1) == labels).float().mean()),
+        agreement=float(right.float().mean()),
         precision=found.precision,
         recall=found.recall,
         density=found.density,
         coverage=found.coverage,
+        vendi=mean_vendi(classes),
+        vendi_images=size,
+        coverage_by_class=mean_coverage(classes),
+        per_class=classes,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import DataError
+from prism_fast.evaluation import by_class
 from prism_fast.evaluation.energies import energy_histogram
 from prism_fast.evaluation.first import Shown, energies, first_pairs, first_shown, shown_classes
 from prism_fast.evaluation.real_sets import KNOWN
@@ -21,6 +22,7 @@ from prism_fast.evaluation.report import (
     Confusion,
     Curve,
     CurveChart,
+    Diversity,
     Fact,
     GuidancePair,
     Headline,
@@ -33,7 +35,7 @@ from prism_fast.evaluation.report import (
 from prism_fast.labels.load import load_label_space
 
 if TYPE_CHECKING:
-    from prism_fast.evaluation.comparison import Evaluation, Scored
+    from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored
 
 PER_CLASS, PAIRS = 8, 16
 STUDENT_NAMES = {
@@ -140,8 +142,21 @@ def _numbers(evaluation: Evaluation) -> tuple[NumberRow, ...]:
                 f"{made.density:.3f} / {made.coverage:.3f}",
                 note=evaluation.features,
             ),
+            *_class_means(made),
         ]
     return tuple(rows)
+
+
+def _class_means(made: ImageSet) -> list[NumberRow]:
+    """Nothing of a file that is older than these numbers."""
+    rows = []
+    if made.vendi is not None:
+        note = f"mean over classes, of the first {made.vendi_images} images of each"
+        rows.append(NumberRow(f"{made.name}: Vendi score", round(made.vendi, 2), note=note))
+    if made.coverage_by_class is not None:
+        note = "mean over classes, each within its own real pictures"
+        rows.append(NumberRow(f"{made.name}: coverage by class", round(made.coverage_by_class, 3), note=note))
+    return rows
 
 
 def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
@@ -163,15 +178,18 @@ def _facts(config: dict[str, Any], run_hash: str) -> tuple[Fact, ...]:
     )
 
 
-def gather(path: Path, check: bool | None = None) -> Report:
+def gather(path: Path, check: bool | None = None, *, diversity: int | None = None) -> Report:
     """A report of a demo directory, or of a single synthesis run.
 
     Args:
         path: the directory.
         check: whether every byte of the shards is hashed first; None means that of a small run.
+        diversity: measure diversity by class on so many images of each, by the network ``models.features`` of the run;
+            None, or where a demo measured it already: no network is loaded.
 
     Raises:
         DataError: there is no run at ``path``, or one of its shards is damaged.
+        InputError: diversity is below 2, or ``models.features`` names no network that can be used.
     """
     main = main_run(path)
     facts = RunDirectory(main).facts()
@@ -189,6 +207,11 @@ def gather(path: Path, check: bool | None = None) -> Report:
         sets["real"] = torch.tensor(evaluation.real_energies)
     names = tuple(c.name for c in load_label_space(facts["config"]["labels"]).classes)
     classes, confusion = _classes(evaluation, names) if evaluation else ((), None)
+    spread = by_class.of_evaluation(evaluation, names) if evaluation else None
+    if diversity is not None and spread is None:
+        runs = {"guided": guided} | ({"unguided": unguided} if unguided else {})
+        spread = _measured(main, runs, names, diversity)
+        cut = (*cut, by_class.cut_note(spread, diversity, guided.classes))
     return Report(
         title="A student that never saw a real picture" if evaluation else facts["config"]["name"],
         subtitle=f"prism-fast: {guided.rows} synthetic images of {len(names)} classes",
@@ -199,11 +222,18 @@ def gather(path: Path, check: bool | None = None) -> Report:
         charts=_curves(path / "students"),
         classes=classes,
         confusion=confusion,
+        diversity=spread,
         numbers=_numbers(evaluation) if evaluation else (),
         facts=_facts(facts["config"], facts["run_hash"]),
         summary=summary,
         notes=(*(_NOTES if evaluation else ()), *cut),
     )
+
+
+def _measured(run: Path, runs: dict[str, ShardSet], names: tuple[str, ...], count: int) -> Diversity:
+    from prism_fast.evaluation.judge import load_judge
+
+    return by_class.of_runs(runs, load_judge(RunDirectory(run).config().models), names, count)
 
 
 def _evaluation(path: Path) -> Evaluation | None:

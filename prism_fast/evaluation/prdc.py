@@ -80,6 +80,26 @@ def prdc(
     )
 
 
+def coverage(real: Tensor, fake: Tensor, *, k: int = 5, chunk_bytes: int = _CHUNK_BYTES) -> float:
+    """The coverage of :func:`prdc` alone, which needs no neighbours among the generated samples: one is enough.
+
+    Shapes:
+        real (n_real, d), fake (n_fake, d); distances are computed in float64.
+
+    Raises:
+        InputError: fewer than k + 1 real samples or no generated one, different d, NaN or infinity.
+    Reference:
+        Naeem et al. 2020 (arXiv 2002.09797), eq. 4.
+    """
+    _check(real, fake, k, torch.float64, least_fake=1)
+    real, fake = real.double(), fake.double()
+    radius = _radii(real, k, chunk_bytes)
+    covered = 0
+    for start, distances in _distances(real, fake, chunk_bytes):
+        covered += int((distances <= radius[start : start + len(distances), None]).any(dim=1).sum())
+    return covered / len(real)
+
+
 def _distances(rows: Tensor, columns: Tensor, chunk_bytes: int) -> Iterator[tuple[int, Tensor]]:
     """Blocks of the distance matrix: (first row, distances (chunk, n_columns))."""
     chunk = max(1, chunk_bytes // (len(columns) * columns.element_size()))
@@ -94,16 +114,16 @@ def _radii(points: Tensor, k: int, chunk_bytes: int) -> Tensor:
     return torch.cat([distances.kthvalue(k + 1, dim=1).values for _, distances in blocks])
 
 
-def _check(real: Tensor, fake: Tensor, k: int, dtype: torch.dtype) -> None:
+def _check(real: Tensor, fake: Tensor, k: int, dtype: torch.dtype, least_fake: int | None = None) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"distances are computed in float32 or float64, not {dtype}")
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
-    for name, features in (("real", real), ("fake", fake)):
+    for name, features, least in (("real", real, k + 1), ("fake", fake, k + 1 if least_fake is None else least_fake)):
         if features.ndim != 2 or not features.is_floating_point():
             raise InputError(f"{name} features must be floats of shape (n, d), got {tuple(features.shape)}")
-        if len(features) <= k:
-            raise InputError(f"k = {k} needs at least {k + 1} {name} samples, got {len(features)}")
+        if len(features) < least:
+            raise InputError(f"k = {k} needs at least {least} {name} samples, got {len(features)}")
         if not bool(features.isfinite().all()):
             raise InputError(f"{name} features hold NaN or infinity; look at the network that made them")
     if real.shape[1] != fake.shape[1]:

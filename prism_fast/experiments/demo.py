@@ -18,6 +18,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.run import distill_run
 from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored, features_of, measure_set, score
+from prism_fast.evaluation.diversity import common_size, count_images
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.gather import gather
 from prism_fast.evaluation.judge import Judge, load_judge
@@ -73,13 +74,25 @@ def _measure(
         for test_set, pictures in real.tests.items()
         for name, network in networks.items()
     ]
-    known = real.tests[KNOWN].images
-    reference = features_of(judge.network, known, size)
+    known = real.tests[KNOWN]
+    reference = features_of(judge.network, known.images, size)
+    shards = {name: ShardSet.discover(out / name) for name in rates}
+    compared = common_size(map(count_images, shards.values()))
     sets: list[ImageSet] = [
-        measure_set(name, list(ShardSet.discover(out / name).samples()), reference, judge.network, k, size, rate)
+        measure_set(
+            name,
+            list(shards[name].samples()),
+            reference,
+            judge.network,
+            k,
+            size,
+            rate,
+            real_labels=known.labels,
+            vendi_images=compared,
+        )
         for name, rate in rates.items()
     ]
-    energies = free_energies(networks["teacher"].logits(known))
+    energies = free_energies(networks["teacher"].logits(known.images))
     return Evaluation(
         scores=tuple(scores),
         sets=tuple(sets),
@@ -117,8 +130,12 @@ def summarize(evaluation: Evaluation, wall_s: float) -> dict[str, Any]:
         "recall": guided.recall,
         "density": guided.density,
         "coverage": guided.coverage,
+        "coverage_by_class": guided.coverage_by_class,
+        "vendi": guided.vendi,
         "precision_unguided": unguided.precision,
         "recall_unguided": unguided.recall,
+        "coverage_by_class_unguided": unguided.coverage_by_class,
+        "vendi_unguided": unguided.vendi,
         "wall_s": wall_s,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},

@@ -75,15 +75,14 @@ def load_bank(bank: str, space: LabelSpace) -> tuple[BankEntry, ...]:
     Raises:
         InputError: no such bank, or one that lacks a class. ConfigError: it is no bank.
     """
-    imagenet = space.name == "imagenet1k" or space.subset_of == "imagenet1k"
     if bank != OWN:
-        entries, keys = _parse(_own_file(bank), f"prompt bank {bank!r}"), _keys(space, imagenet)
-    elif imagenet:
+        entries, keys = _parse(_own_file(bank), f"prompt bank {bank!r}"), class_keys(space)
+    elif _of_imagenet(space):
         entries = bundled_bank("imagenet1k")
         ids = tuple(entries)
         keys = [ids[place] for place in space.indices] or list(ids)
     elif space.name == "emoji":
-        entries, keys = bundled_bank("emoji"), _keys(space, imagenet)
+        entries, keys = bundled_bank("emoji"), class_keys(space)
     else:
         raise InputError(f"no prompt bank comes with label space {space.name!r}; give prompts.bank a YAML file")
     if missing := [key for key in keys if key not in entries]:
@@ -119,6 +118,10 @@ def _bundled_files(name: str) -> list[Traversable]:
     return [folder / f"{name}.yaml"]
 
 
+def _of_imagenet(space: LabelSpace) -> bool:
+    return "imagenet1k" in (space.name, space.subset_of)
+
+
 def _own_file(bank: str) -> bytes:
     path = labels_path(bank)
     if not is_file(path):
@@ -129,8 +132,9 @@ def _own_file(bank: str) -> bytes:
         raise InputError(f"prompt bank {bank!r} cannot be read: {error.strerror or error}") from error
 
 
-def _keys(space: LabelSpace, imagenet: bool) -> list[str]:
-    if not imagenet:
+def class_keys(space: LabelSpace) -> list[str]:
+    """What a bank calls each class of a label space: its name; a class of ImageNet's by its WordNet id."""
+    if not _of_imagenet(space):
         return [cls.name for cls in space.classes]
     from prism_fast.labels.imagenet import imagenet1k_synsets  # imports timm
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from prism_fast.errors import DataError
 from prism_fast.models.json_object import read_object
@@ -17,6 +18,7 @@ from prism_fast.models.schedulers import require_schedule, require_scheduler_cla
 from prism_fast.models.text import limit_tokens
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_TEXT = ("text_encoder", "tokenizer")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 #: Stable Diffusion XL's second encoder; a model has both of these or none.
 _SECOND = ("text_encoder_2", "tokenizer_2")
@@ -143,17 +145,19 @@ def _require_light_decoder(path: Path) -> None:
         raise DataError(f"light decoder {path} holds no config.json; give an AutoencoderTiny directory")
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def _read_index(path: Path, wanted: tuple[str, ...] = _PARTS) -> dict[str, Any]:
+    """What ``model_index.json`` says, if the ``wanted`` parts are there and those of a second encoder that it names."""
     file = path / "model_index.json"
     if not path.is_dir():
         raise DataError(f"model directory {path} does not exist; give a directory in diffusers' format")
     if not file.is_file():
         raise DataError(f"{path} holds no model_index.json; give a directory in diffusers' format")
     index = read_object(file)
-    missing = [part for part in _names(index) if part not in index or not (path / part).is_dir()]
+    names = _names(index, wanted)
+    missing = [part for part in names if part not in index or not (path / part).is_dir()]
     if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(_names(index))}")
-    for part in _names(index):
+        raise DataError(f"{path} lacks {', '.join(missing)}; expected the parts {', '.join(names)}")
+    for part in names:
         entry = index.get(part)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)):
             raise DataError(f"{file}: {part} is {entry!r}; expected [library, class]")
@@ -183,9 +187,24 @@ def load_diffusion(path: Path, device: str = "cpu", dtype: torch.dtype = torch.f
             library, class_name = index[name]
             wide = name == "vae" and dtype == torch.float16 and _overflows(path)
             parts[name] = load_part(path, name, library, class_name, torch.float32 if wide else dtype)
-    for name in parts.keys() & set(_NETWORKS):
-        parts[name] = parts[name].to(device).eval().requires_grad_(False)
-    return _assemble(path, index, parts)
+    return _assemble(path, index, _ready(parts, device))
+
+
+def load_text_encoders(
+    path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[tuple[PreTrainedTokenizerBase, nn.Module]]:
+    """The tokenizer and text encoder of a diffusers directory, or SDXL's two of both; nothing else need be there.
+
+    Raises:
+        DataError: a part is missing, unreadable or of another kind, or a tokenizer and its encoder do not fit.
+    """
+    path = path.expanduser()
+    index = _read_index(path, _TEXT)
+    parts = {}
+    for name in _names(index, _TEXT):
+        library, class_name = index[name]
+        parts[name] = load_part(path, name, library, class_name, dtype)
+    return _text_encoders(path, _ready(parts, device))
 
 
 def outline_diffusion(path: Path) -> DiffusionModel:
@@ -221,8 +240,24 @@ def _overflows(path: Path) -> bool:
         return False  # loading the part says what is wrong
 
 
-def _names(index: dict[str, Any]) -> tuple[str, ...]:
-    return (*_PARTS, *(_SECOND if _SECOND[0] in index else ()))
+def _names(index: dict[str, Any], wanted: tuple[str, ...] = _PARTS) -> tuple[str, ...]:
+    return (*wanted, *(_SECOND if _SECOND[0] in index else ()))
+
+
+def _ready(parts: dict[str, Any], device: str) -> dict[str, Any]:
+    """The same parts, the networks on ``device`` and never trained."""
+    return {
+        name: part.to(device).eval().requires_grad_(False) if name in _NETWORKS else part
+        for name, part in parts.items()
+    }
+
+
+def _text_encoders(path: Path, parts: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Each tokenizer with its encoder; all of them cut prompts to the same length."""
+    names = [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")]
+    found = [(path / first, parts[first], parts[second]) for first, second in names if first in parts]
+    limit_tokens(found)
+    return [(tokenizer, encoder) for _, tokenizer, encoder in found]
 
 
 def _assemble(path: Path, index: dict[str, Any], parts: dict[str, Any]) -> DiffusionModel:
@@ -234,13 +269,7 @@ def _assemble(path: Path, index: dict[str, Any], parts: dict[str, Any]) -> Diffu
         raise DataError(
             f"{path}: the UNet attends to width {unet.config.cross_attention_dim}, the text encoder gives {width}"
         )
-    limit_tokens(
-        [
-            (path / name, parts[name], parts[name.replace("tokenizer", "text_encoder")])
-            for name in ("tokenizer", "tokenizer_2")
-            if name in parts
-        ]
-    )
+    _text_encoders(path, parts)
     return DiffusionModel(
         unet=unet,
         vae=vae,

@@ -106,6 +106,14 @@ def _check_same_margins(runs: Sequence[RunDirectory]) -> None:
             raise InputError(f"{run.path} was made with other margins than {held[0][0].path}; they do not merge")
 
 
+def _check_same_draws(runs: Sequence[RunDirectory]) -> None:
+    for run in runs[1:]:
+        if run.decisions() != runs[0].decisions():
+            raise InputError(
+                f"{run.path} gave its rows other prompts than {runs[0].path}, as its run.json says; they do not merge"
+            )
+
+
 def _check_same_gpu(runs: Sequence[RunDirectory]) -> None:
     begun = [(run, load_made_with(run.path / "engines.json")) for run in runs]
     held = [(run, made.gpu) for run, made in begun if made and made.gpu]
@@ -122,7 +130,7 @@ def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
         out.require_empty()
     try:
         out.path.mkdir(parents=True, exist_ok=True)
-        for name in _COMMON:
+        for name in (*_COMMON, *(decision.file for decision in runs[0].decisions())):
             held = next((run.path / name for run in runs if (run.path / name).exists()), None)
             if held and not (out.path / name).exists():
                 link_or_copy(held, out.path / name)
@@ -141,8 +149,8 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
         progress: told after every shard that was verified.
 
     Raises:
-        InputError: parts of different runs, models, engines, GPUs or margins, a shard that differs between two, an
-            ``out`` of another run.
+        InputError: parts of different runs, models, engines, GPUs, margins or decisions, a shard that differs between
+            two, an ``out`` of another run.
         DataError: a directory that is no run, or a damaged shard.
         RunError: the disk refused.
     """
@@ -150,6 +158,7 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
     _check_same_run(runs, target)
     parts = [target, *runs] if target.exists() else runs
     _check_same_margins(parts)
+    _check_same_draws(parts)
     config, layout = runs[0].config(), runs[0].layout()
     found = _collect(parts, progress)
     _check_same_gpu(parts)  # what is damaged has been named by now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from prism_fast.errors import DataError
 from prism_fast.storage.files import parquet_source
 
 Labels = np.ndarray[Any, np.dtype[np.integer[Any]]]
-_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -52,39 +51,32 @@ class Stats:
     images_per_s: float | None
 
 
-def _batches(plan: Path) -> Iterator[Labels]:
-    """The labels of a plan's rows, some at a time."""
-    with pq.ParquetFile(parquet_source(plan)) as file:
-        for batch in file.iter_batches(_BATCH, columns=["label"]):
-            yield batch.column("label").to_numpy()
-
-
-def _classes(plan: Path, images: int) -> int:
-    """How many classes take turns in a plan.
+def _labels(directory: RunDirectory, images: int) -> Labels:
+    """The label of each row of a run's plan.
 
     Raises:
-        DataError: it is not a plan of so many images, or they do not take turns, which would be counted as a class.
+        DataError: it is not a plan of so many images, or of other classes than the run's, which would be counted.
     """
+    plan = directory.path / "plan.parquet"
     try:
-        classes, rows = max(int(labels.max()) for labels in _batches(plan)) + 1, 0
-        for labels in _batches(plan):
-            if (labels != np.arange(rows, rows + len(labels)) % classes).any():
-                raise ValueError("classes do not take turns")
-            rows += len(labels)
-        if rows != images:
-            raise ValueError(f"{rows} rows")
+        found: Labels = pq.read_table(parquet_source(plan), columns=["label"]).column("label").to_numpy()
+        if len(found) != images:
+            raise ValueError(f"{len(found)} rows")
+        wanted = directory.draws(int(found.max()) + 1).arrays(0, images)[0]
+        if (found != wanted).any():
+            raise ValueError("its classes are not those whose turn it is")
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise DataError(f"{plan} is not a plan of {images} images; delete it and run the synthesis again") from error
-    return classes
+    return found
 
 
-def _by_class(classes: int, records: Sequence[Record]) -> Labels:
+def _by_class(labels: Labels, records: Sequence[Record]) -> Labels:
     """Images of each class: what was planned for the finished shards, less what was quarantined."""
-    counts = np.zeros(max([classes, *(record.classes for record in records)]), dtype=np.int64)
+    counts = np.zeros(max([int(labels.max()) + 1, *(record.classes for record in records)]), dtype=np.int64)
     for record in records:
         planned = np.arange(record.first_index, record.first_index + record.planned)
         made = planned[~np.isin(planned, record.quarantined)]
-        counts += np.bincount(made % classes, minlength=len(counts))
+        counts += np.bincount(labels[made], minlength=len(counts))
     return counts
 
 
@@ -104,7 +96,7 @@ def stats(path: Path) -> Stats:
     layout = directory.layout()
     planned = range(layout.shards)  # strays, and records of other runs, are for `verify`
     records = [r for shard, r in directory.records().items() if shard in planned and r.run_hash == layout.run_hash]
-    by_class = _by_class(_classes(path / "plan.parquet", layout.images), records)
+    by_class = _by_class(_labels(directory, layout.images), records)
     images, seconds = sum(r.rows for r in records), sum(r.seconds for r in records)
     return Stats(
         run_hash=layout.run_hash,

@@ -24,8 +24,8 @@ from prism_fast.prompts.row import PlanRow
 
 #: Prompts of a class before one may come again, where its product holds so many.
 LAP = 1024
-#: Points that a lap is looked for in, in steps; what is rare in a small product may never be met.
-_POINTS = (2 * LAP, 8 * LAP, 32 * LAP)
+#: Points that a lap is looked for in, as multiples of its length; what is rare in a small product may never be met.
+_POINTS = (2, 8, 32)
 _FIELD = re.compile(r"{(\w+)}")
 _OWN_AXES = ("sort", "scene")
 
@@ -78,17 +78,18 @@ class ClassPrompts:
         ends = np.cumsum(weights) / weights.sum()
         return np.array(fit), np.append(ends[:-1], 1.0)
 
-    def lap(self, seed: int, label: int, lap: int) -> Choices:
-        """The choices of one lap, each once, in the order in which they are taken."""
+    def lap(self, seed: int, label: int, lap: int, length: int = LAP) -> Choices:
+        """The choices of one lap, each once, in the order in which they are taken; of more than there are, all."""
         shift = np.random.Generator(np.random.Philox(key=[seed, label], counter=[0, 0, 2, lap])).random(
             len(_OWN_AXES) + len(self.axes)
         )
-        for points in _POINTS:
-            chosen = self.choices((_sobol(points, len(shift)) + shift) % 1.0)
+        for times in _POINTS:
+            points = _sobol(1 << (times * length - 1).bit_length(), len(shift))
+            chosen = self.choices((points + shift) % 1.0)
             first = np.sort(np.unique(chosen @ self._radix(), return_index=True)[1])
-            if len(first) >= LAP:
+            if len(first) >= length:
                 break
-        kept: Choices = chosen[first[:LAP]].astype(np.int16)
+        kept: Choices = chosen[first[:length]].astype(np.int16)
         return kept
 
     def _radix(self) -> Choices:
@@ -120,8 +121,10 @@ class BankPrompts:
         assert config.bank is not None
         self.config, self.space, self.seed = config, space, seed
         vocabulary = load_vocabulary(config.axes)
-        self.style = vocabulary.style
+        own = _OWN_AXES if "{scene}" in vocabulary.form else _OWN_AXES[:1]
+        self.style, self.varying = vocabulary.style, (*own, *vocabulary.axes)
         self.classes = [ClassPrompts(e, vocabulary, config.photo_share) for e in load_bank(config.bank, space)]
+        self.length = config.pool if config.select == "coverage" else LAP
         self._latest: dict[tuple[int, bool], tuple[int, Choices]] = {}
 
     def _choice(self, label: int, turn: int) -> list[int]:
@@ -136,12 +139,20 @@ class BankPrompts:
         """Of each class the first lap and the latest one are kept."""
         held = self._latest.get((label, lap > 0))
         if held is None or held[0] != lap:
-            held = self._latest[label, lap > 0] = (lap, self.classes[label].lap(self.seed, label, lap))
+            held = self._latest[label, lap > 0] = (lap, self.classes[label].lap(self.seed, label, lap, self.length))
         return held[1]
 
-    def row(self, index: int) -> PlanRow:
-        """Row ``index`` of the plan; classes take turns."""
-        turn, label = divmod(index, len(self.classes))
+    def lap(self, label: int) -> int:
+        """Prompts of a class's first lap, each another one."""
+        return len(self._lap(label, 0))
+
+    def choices(self, label: int, turn: int) -> dict[str, str]:
+        """Sort, scene where the form names one, and the value of each axis."""
+        words = self.classes[label].words(self._choice(label, turn))
+        return {name: words[name] for name in self.varying if words[name]}
+
+    def row(self, index: int, label: int, turn: int) -> PlanRow:
+        """Row ``index`` of a plan, which is the class's turn ``turn``."""
         made = self.classes[label]
         words = made.words(self._choice(label, turn))
         negative = [self.config.negative, *(made.entry.confusions if self.config.avoid_confusions else ())]
@@ -154,9 +165,3 @@ class BankPrompts:
             content=", ".join(filter(None, (words["sort"], words["scene"]))),
             negative_prompt=", ".join(filter(None, negative)),
         )
-
-
-@lru_cache(maxsize=4)
-def bank_prompts(config: PromptsConfig, space: LabelSpace, seed: int) -> BankPrompts:
-    """The same object for the same arguments: its laps are drawn once."""
-    return BankPrompts(config, space, seed)

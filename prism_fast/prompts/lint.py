@@ -103,7 +103,7 @@ def _of_sentences(entry: BankEntry) -> Iterator[str]:
 
 
 def _of_scenes(entry: BankEntry) -> Iterator[str]:
-    found = [scene for _, scene in entry.places]
+    found = [scene for _, scene in entry.places if scene]
     if len(found) < FEWEST_SCENES:
         yield f"{len(found)} scenes; {FEWEST_SCENES} are the fewest"
     if repeated := [one for one, count in Counter(map(str.lower, found)).items() if count > 1]:

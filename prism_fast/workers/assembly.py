@@ -10,12 +10,15 @@ from typing import TypeVar
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.release import release_networks
 from prism_fast.config import RunConfig
+from prism_fast.dataset.draws import Decision, Draws, Reason, draws_name, equal_part, store_part, stored_part
 from prism_fast.dataset.made_with import MadeWith, load_made_with
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError
+from prism_fast.labels.load import load_label_space
 from prism_fast.models.device import gpu_name
 from prism_fast.storage.files import create, writing
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
+from prism_fast.synthesis.coverage import order_of
 from prism_fast.synthesis.synthesizer import Synthesizer
 from prism_fast.workers.leases import Leases
 from prism_fast.workers.maker import Generator, ShardMaker
@@ -54,13 +57,13 @@ def assemble(
     """
     stop = stop or Stop()
     if generator is not None:
-        directory = open_run(config, out, generator.hashes)
+        directory = open_run(config, out, leases, generator.hashes)
         given, engines = agreed_engines(
             directory, leases, generator, lambda recorded: (generator, dict(recorded)), stop
         )
         return Worker(ShardMaker(given, directory, engines, stop), leases, log, stop)
     eager = Synthesizer.load(config)
-    directory = open_run(config, out, eager.hashes)
+    directory = open_run(config, out, leases, eager.hashes)
 
     def compiled(recorded: Mapping[str, str]) -> tuple[Synthesizer, dict[str, str]]:
         found = compile_run(eager, recorded, log, store)
@@ -73,18 +76,38 @@ def assemble(
     return Worker(ShardMaker(synthesizer, directory, engines, stop), leases, log, stop)
 
 
-def open_run(config: RunConfig, out: Path, hashes: Mapping[str, str]) -> RunDirectory:
+def open_run(config: RunConfig, out: Path, leases: Leases, hashes: Mapping[str, str]) -> RunDirectory:
     """The run directory, made or found, without what dead attempts left in it.
 
     Raises:
         InputError: it belongs to another run, was begun with other weights than ``hashes``, or cannot be written.
     """
     directory = RunDirectory(out)
-    directory.claim(config)
+    directory.claim(config, agreed_draws(config, directory, leases))
     directory.clean_temporaries()
     for record in directory.records().values():
         _require_models(directory, record.models, hashes)
     return directory
+
+
+def agreed_draws(config: RunConfig, directory: RunDirectory, leases: Leases) -> tuple[Decision, ...]:
+    """What is decided of the rows of a run that is to begin: to cover, which prompts; one worker does it.
+
+    Raises:
+        InputError: the directory is another run's, or holds something else. RunError: the disk refused.
+    """
+    if config.prompts.select == "stratified" or directory.exists():
+        return ()
+    directory.check_owner(config)
+    reason = Reason(run_hash=config.run_hash(), towards="coverage of prompts", images=config.synthesis.images)
+
+    def made() -> Decision:
+        draws = Draws(len(load_label_space(config.labels).classes))
+        part = equal_part(draws, 0, reason.images, order_of(config))
+        with writing(directory.path / draws_name(0)):
+            return store_part(directory.path, part, reason)
+
+    return (leases.once("draws", lambda: stored_part(directory.path, 0, reason), made),)
 
 
 def agreed_engines(

@@ -73,6 +73,7 @@ class ShardMaker:
         self.stop = stop or Stop()
         self.layout = directory.layout()  # as claimed: the label file may change meanwhile
         self._plan, self._space = directory.plan(), load_label_space(generator.config.labels)
+        self._draws = directory.draws(len(self._space.classes))
         self._encoder = Encoder(generator.config.synthesis)
         self._planned: list[PlanRow] = []
         self._quarantined: list[int] = []
@@ -95,7 +96,7 @@ class ShardMaker:
             DataError: the plan is damaged.
         """
         start, count = self.layout.extent(shard)
-        wanted = plan_rows(self.generator.config, self._space, start, start + count)
+        wanted = plan_rows(self.generator.config, self._space, start, start + count, self._draws)
         if (place := differing_row(self._plan.rows(start, count), wanted)) is not None:
             raise DataError(
                 f"{self._plan.path} is damaged: row {start + place} is not what the configuration gives; delete it and "

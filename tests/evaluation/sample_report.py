@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from prism_fast.evaluation.energies import EnergyHistogram, energy_histogram
 from prism_fast.evaluation.report import (
     ClassAccuracy,
+    ClassSpread,
     Confusion,
     Curve,
     CurveChart,
+    Diversity,
     Fact,
     GuidancePair,
     Headline,
@@ -64,6 +66,7 @@ def sample_report() -> Report:
         charts=_charts(),
         classes=classes,
         confusion=Confusion(CLASSES, counts, "Student, guided images"),
+        diversity=_diversity(),
         numbers=_numbers(),
         facts=(
             Fact("run hash", "3f9a" * 16),
@@ -74,6 +77,21 @@ def sample_report() -> Report:
         notes=("Invented data: a test of the page, not a measurement.",),
         summary={"student_top1": 0.617, "note": "</script><b>", "bad": math.nan, "versions": {"torch": "2"}},
     )
+
+
+def _diversity() -> Diversity:
+    rows = tuple(
+        ClassSpread(
+            name,
+            images=(40, 39),
+            vendi=(9.5 + (7 * i % 16) / 4, 11.25 + i / 8) if i else (None, 12.3),
+            agreement=(0.93, 0.7 - i / 100),
+            coverage=(0.5 + i / 50, 1.0) if i != 3 else (None, None),
+            real=28 if i != 3 else 0,
+        )
+        for i, name in enumerate(CLASSES)
+    )
+    return Diversity(("guided", "unguided"), rows, 39, "EfficientNet-Lite1, 128 px")
 
 
 def _headline() -> Headline:

@@ -57,8 +57,8 @@ class _Page(HTMLParser):
 def test_full_page_is_complete_and_self_contained() -> None:
     html = render_html(sample_report())
     page = _Page(html)
-    sections = {"pairs", "samples", "curves", "energies", "classes", "numbers", "facts", "summary"}
-    assert sections | {"tile-accuracy", "tile-speed", "tile-energy", "tile-prdc"} == set(page.ids)
+    sections = {"pairs", "samples", "curves", "energies", "classes", "diversity", "numbers", "facts"}
+    assert sections | {"summary", "tile-accuracy", "tile-speed", "tile-energy", "tile-prdc"} == set(page.ids)
     assert all(link.startswith("data:") for link in page.links)
     assert "url(" not in html
     assert page.images_without_alt == 0

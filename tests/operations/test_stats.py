@@ -12,7 +12,7 @@ import pytest
 
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError
-from prism_fast.operations.stats import ImagesByClass, _batches, stats
+from prism_fast.operations.stats import ImagesByClass, stats
 from tests.damage import edit
 
 
@@ -94,17 +94,8 @@ def test_a_plan_of_another_length_is_refused(run: Path) -> None:
         stats(run)
 
 
-def test_a_long_plan_is_read_some_rows_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers do not depend on how many; four labels are no whole turn of three classes."""
-    before = stats(run)
-    monkeypatch.setattr("prism_fast.operations.stats._BATCH", 4)
-    assert max(len(labels) for labels in _batches(run / "plan.parquet")) == 4
-    assert stats(run) == before
-
-
 @pytest.mark.parametrize("place", [0, 5, 9])
-def test_classes_that_do_not_take_turns_are_refused(run: Path, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prism_fast.operations.stats._BATCH", 4)
+def test_classes_that_do_not_take_turns_are_refused(run: Path, place: int) -> None:
     table = pq.read_table(run / "plan.parquet")
     labels = table.column("label").to_pylist()
     labels[place] = (labels[place] + 1) % 3

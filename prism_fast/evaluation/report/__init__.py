@@ -2,9 +2,11 @@
 
 from prism_fast.evaluation.report.model import (
     ClassAccuracy,
+    ClassSpread,
     Confusion,
     Curve,
     CurveChart,
+    Diversity,
     Fact,
     GuidancePair,
     Headline,
@@ -18,9 +20,11 @@ from prism_fast.evaluation.report.render import build_report, render_html
 
 __all__ = [
     "ClassAccuracy",
+    "ClassSpread",
     "Confusion",
     "Curve",
     "CurveChart",
+    "Diversity",
     "Fact",
     "GuidancePair",
     "Headline",

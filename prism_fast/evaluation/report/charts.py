@@ -13,7 +13,7 @@ from itertools import groupby
 from markupsafe import Markup, escape
 
 from prism_fast.evaluation.energies import EnergyHistogram
-from prism_fast.evaluation.report.model import Confusion, CurveChart
+from prism_fast.evaluation.report.model import Confusion, Curve, CurveChart, Diversity
 
 WIDTH, HEIGHT = 420, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 12, 44
@@ -120,6 +120,15 @@ def curves_svg(chart: CurveChart) -> Markup | None:
         body += f'<path class="line c{color_index(curve.name, position)}" d="{path}"/>'
     names = ", ".join(c.name for c in chart.curves)
     return _svg(f"{chart.title}: {chart.y_label or 'value'} over {chart.x_label} for {names}", body)
+
+
+def vendi_svg(diversity: Diversity) -> Markup | None:
+    """Every class's score as one line a set, each in its own order. None when there is no score."""
+    curves = []
+    for position, name in enumerate(diversity.sets):
+        scores = sorted(v for c in diversity.classes if (v := c.vendi[position]) is not None)
+        curves.append(Curve(name, tuple(map(float, range(1, len(scores) + 1))), tuple(scores)))
+    return curves_svg(CurveChart("Vendi scores", tuple(curves), "classes, least diverse first", "Vendi score"))
 
 
 def _finite_runs(x: Sequence[float], y: Sequence[float]) -> list[list[tuple[float, float]]]:

@@ -199,6 +199,38 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True)
+class ClassSpread:
+    """Diversity of one class, a value a set; agreement and coverage are fractions, None where nothing was measured."""
+
+    class_name: str
+    images: tuple[int, ...]
+    vendi: tuple[float | None, ...]
+    agreement: tuple[float | None, ...]
+    coverage: tuple[float | None, ...]
+    real: int = 0
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Diversity by class; the classes go by the first set. ``images``: of how many images a class each score is."""
+
+    sets: tuple[str, ...]
+    classes: tuple[ClassSpread, ...]
+    images: int | None = None
+    features: str = ""
+
+    def __post_init__(self) -> None:
+        for c in self.classes:
+            sizes = {len(values) for values in (c.images, c.vendi, c.agreement, c.coverage)}
+            if sizes != {len(self.sets)}:
+                raise InputError(f"class {c.class_name!r} needs a value for each of {len(self.sets)} sets, got {sizes}")
+
+    def ranked(self) -> tuple[ClassSpread, ...]:
+        """The classes of least diversity first: those without a score, having one image or none, before all others."""
+        return tuple(sorted(self.classes, key=lambda c: (c.vendi[0] or 0.0, c.class_name)))
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page, from top to bottom. ``summary`` is embedded as JSON for machines."""
 
@@ -211,6 +243,7 @@ class Report:
     charts: tuple[CurveChart, ...] = ()
     classes: tuple[ClassAccuracy, ...] = ()
     confusion: Confusion | None = None
+    diversity: Diversity | None = None
     numbers: tuple[NumberRow, ...] = ()
     facts: tuple[Fact, ...] = ()
     notes: tuple[str, ...] = ()

@@ -12,14 +12,15 @@ from typing import Any
 from markupsafe import Markup
 
 from prism_fast.errors import InputError, RunError
-from prism_fast.evaluation.report.charts import color_index, confusion_svg, curves_svg, histogram_svg, short
-from prism_fast.evaluation.report.model import ClassAccuracy, Confusion, Picture, Report
+from prism_fast.evaluation.report.charts import color_index, confusion_svg, curves_svg, histogram_svg, short, vendi_svg
+from prism_fast.evaluation.report.model import ClassAccuracy, ClassSpread, Confusion, Diversity, Picture, Report
 from prism_fast.storage.files import building
 
 # A confusion matrix, or a bar a class, of a thousand classes is no picture any more.
 _MAX_MATRIX = 32
 _MAX_BARS = 40
 _MAX_CONFUSIONS = 8
+_MAX_SPREADS, _LOWEST_SPREADS = 100, 50
 _HERO_PICTURES = 24
 
 
@@ -69,6 +70,9 @@ def _pieces(report: Report) -> Iterator[str]:
         classes=_shown_classes(report.classes),
         matrix=_matrix(report.confusion),
         confused=_confusions(report.confusion),
+        spreads=(spreads := _spreads(report.diversity)),
+        profile=_profile(report.diversity),
+        most_vendi=max((v for c in spreads for v in c.vendi if v is not None), default=1.0),
         summary=_embedded_json(report.summary),
     )
 
@@ -137,6 +141,19 @@ def _confusions(confusion: Confusion | None) -> list[tuple[str, str, int, float]
         if i != j and count
     ]
     return sorted(found, key=lambda f: (-f[2], -f[3]))[:_MAX_CONFUSIONS]
+
+
+def _spreads(diversity: Diversity | None) -> tuple[ClassSpread, ...]:
+    """All classes, or of very many those of least diversity, lowest first."""
+    if diversity is None:
+        return ()
+    ranked = diversity.ranked()
+    return ranked if len(ranked) <= _MAX_SPREADS else ranked[:_LOWEST_SPREADS]
+
+
+def _profile(diversity: Diversity | None) -> Markup | None:
+    """A chart of all classes, where the table has no room for them."""
+    return vendi_svg(diversity) if diversity and len(diversity.classes) > _MAX_SPREADS else None
 
 
 def _finite(value: Any) -> Any:

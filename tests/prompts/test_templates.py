@@ -13,7 +13,7 @@ from prism_fast.errors import ConfigError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import ClassLabel, LabelSpace
 from prism_fast.prompts.row import PlanRow
-from prism_fast.prompts.select import plan_row
+from prism_fast.prompts.templates import TemplatePrompts
 
 STYLES = ("noto", "blob", "sketch")
 SPACE = LabelSpace(
@@ -31,7 +31,8 @@ def _prompts(**changes: Any) -> PromptsConfig:
 
 
 def _rows(count: int, seed: int = 0, **changes: Any) -> list[PlanRow]:
-    return [plan_row(_prompts(**changes), SPACE, i, seed) for i in range(count)]
+    prompts, classes = TemplatePrompts(_prompts(**changes), SPACE, seed), len(SPACE.classes)
+    return [prompts.row(i, i % classes, i // classes) for i in range(count)]
 
 
 def test_any_prefix_is_balanced_to_within_one() -> None:
