@@ -390,6 +390,7 @@ def check_prompts(
     store: Path | str | None = None,
     progress: Progress | None = None,
     log: Log = _LOG.info,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Let the teacher say whether it sees each class in a few unguided images of each of its senses.
 
@@ -402,10 +403,11 @@ def check_prompts(
         store: where compiled engines are kept; the user's own store when not given.
         progress: told after every class.
         log: told which engines are used, and of damaged files.
+        stop: asks to stop; see :func:`prism_fast.workers.stop.stoppable`.
 
     Raises:
         InputError: no such class, bad models or prompts, or a file ``choose`` that says something else.
-        RunError: the disk refused. EngineError: a named backend cannot run here.
+        RunError: the disk refused. EngineError: a named backend cannot run here. StoppedError: ``stop`` was asked for.
     """
     from prism_fast.process import prepare
 
@@ -422,6 +424,7 @@ def check_prompts(
         store=_path(store),
         progress=progress,
         log=log,
+        stop=stop,
     )
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from prism_fast.cli.common import ConfigArg, JsonOpt, SetOpt, echo_json
+from prism_fast.cli.prompts_check import check
 from prism_fast.cli.prompts_stats import stats
 from prism_fast.cli.prompts_write import write
 from prism_fast.storage.paths import local_path
+
+if TYPE_CHECKING:
+    from prism_fast.config import RunConfig
+    from prism_fast.dataset.draws import Draws
 
 
 class _ShowUnlessNamed(TyperGroup):
@@ -54,9 +59,10 @@ def show(
 
     assignments = [*(set_ or ()), *([f"synthesis.images={images}"] if images is not None else [])]
     settings = load_config(config, tuple(assignments))
+    draws = _draws(settings)
     if out is not None:
         try:
-            rows = write_plan(settings, out)
+            rows = write_plan(settings, out, draws=draws)
         except OSError as error:
             raise InputError(f"cannot write {out}: {error.strerror or error}") from error
         if json_output:
@@ -65,7 +71,7 @@ def show(
             typer.echo(f"{rows} rows in {out}")
         return
     label = load_label_space(settings.labels).index(class_name) if class_name is not None else None
-    found = [r for r in build_plan(settings, settings.synthesis.images) if label in (None, r.label)]
+    found = [r for r in build_plan(settings, settings.synthesis.images, draws) if label in (None, r.label)]
     if sample is not None:
         found = sorted(random.Random(settings.seed).sample(found, min(sample, len(found))), key=lambda row: row.index)
     if json_output:
@@ -73,6 +79,18 @@ def show(
         return
     for row in found:
         typer.echo(f"{row.index:>8}  {row.class_name:20}  {row.prompt}")
+
+
+def _draws(settings: RunConfig) -> Draws | None:
+    """What is picked; None where classes take turns, which needs no model."""
+    if settings.prompts.select == "stratified":
+        return None
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.synthesis.coverage import drawn
+
+    return drawn(settings)
 
 
 @app.command()
@@ -95,5 +113,5 @@ def lint(config: ConfigArg, set_: SetOpt = None, json_output: JsonOpt = False) -
         raise ConfigError(f"the prompt bank has {len(found.complaints)} problems")
 
 
-for _command in (stats, write):
+for _command in (check, stats, write):
     app.command()(_command)

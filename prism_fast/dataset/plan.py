@@ -58,9 +58,9 @@ def as_table(rows: Sequence[PlanRow]) -> pa.Table:
     return pa.table({name: [getattr(row, name) for row in rows] for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def build_plan(config: RunConfig, images: int) -> list[PlanRow]:
+def build_plan(config: RunConfig, images: int, draws: Draws | None = None) -> list[PlanRow]:
     """Rows 0 to ``images`` - 1 of the run's plan. Row i does not depend on ``images``."""
-    return plan_rows(config, load_label_space(config.labels), 0, images)
+    return plan_rows(config, load_label_space(config.labels), 0, images, draws)
 
 
 def write_plan(

@@ -34,8 +34,6 @@ from prism_fast.storage.files import read_if_there, replace
 from prism_fast.workers.synthesize import synthesize
 
 BANK = {"prompts.bank": "bundled", "prompts.axes": "emoji", "prompts.templates": []}
-#: Of each class, so many images' Vendi score is taken: fewer than any arm gives any class.
-VENDI_IMAGES = 32
 #: What an arm is compared with, seed by seed.
 BASE = "templates"
 
@@ -148,7 +146,7 @@ def _measured(config: RunConfig, run: Path, student: Path) -> dict[str, Any]:
         size,
         0.0,
         real_labels=sets.tests[KNOWN].labels,
-        vendi_images=VENDI_IMAGES,
+        vendi_images=max(2, config.synthesis.images * 4 // 5 // network.config.num_classes),  # every class has so many
     )
     return {
         "images": found.images,

@@ -14,6 +14,7 @@ from itertools import count
 import torch
 
 from prism_fast.config import RunConfig
+from prism_fast.dataset.draws import Draws, equal_part
 from prism_fast.labels.load import load_label_space
 from prism_fast.prompts.order import Order, in_turn
 from prism_fast.prompts.source import Prompts, prompts_of
@@ -51,6 +52,18 @@ class FarthestFirst:
             rows = [self.prompts.row(0, label, pool * length + step) for step in range(length)]
             places = farthest_first(self.space.vectors([row.prompt for row in rows]), [row.style for row in rows])
             yield from (pool * length + place for place in places)
+
+
+def drawn(config: RunConfig) -> Draws:
+    """Which class and turn each row of a run is that is to begin with this configuration.
+
+    Raises:
+        DataError: the model is not there, or is none.
+    """
+    draws = Draws(len(load_label_space(config.labels).classes))
+    if config.prompts.select == "stratified":
+        return draws
+    return Draws(draws.classes, (equal_part(draws, 0, config.synthesis.images, order_of(config)),))
 
 
 def order_of(config: RunConfig) -> Order:

@@ -10,15 +10,14 @@ from typing import TypeVar
 from prism_fast.compile.load import compile_run
 from prism_fast.compile.release import release_networks
 from prism_fast.config import RunConfig
-from prism_fast.dataset.draws import Decision, Draws, Reason, draws_name, equal_part, store_part, stored_part
+from prism_fast.dataset.draws import Decision, Reason, draws_name, store_part, stored_part
 from prism_fast.dataset.made_with import MadeWith, load_made_with
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError
-from prism_fast.labels.load import load_label_space
 from prism_fast.models.device import gpu_name
 from prism_fast.storage.files import create, writing
 from prism_fast.synthesis.calibrate import load_or_calibrate, stored_margins
-from prism_fast.synthesis.coverage import order_of
+from prism_fast.synthesis.coverage import drawn
 from prism_fast.synthesis.synthesizer import Synthesizer
 from prism_fast.workers.leases import Leases
 from prism_fast.workers.maker import Generator, ShardMaker
@@ -102,8 +101,7 @@ def agreed_draws(config: RunConfig, directory: RunDirectory, leases: Leases) -> 
     reason = Reason(run_hash=config.run_hash(), towards="coverage of prompts", images=config.synthesis.images)
 
     def made() -> Decision:
-        draws = Draws(len(load_label_space(config.labels).classes))
-        part = equal_part(draws, 0, reason.images, order_of(config))
+        (part,) = drawn(config).parts
         with writing(directory.path / draws_name(0)):
             return store_part(directory.path, part, reason)
 

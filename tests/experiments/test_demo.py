@@ -19,7 +19,7 @@ from tests.tiny import make_teacher
 REQUIRED = {
     "images", "images_per_s", "teacher_top1", "student_top1", "student_top1_unguided", "student_top1_real",
     "student_top1_domain_shift", "energy_guided", "energy_unguided", "precision", "recall", "wall_s", "peak_rss_bytes",
-    "versions",
+    "vendi", "vendi_unguided", "coverage_by_class", "coverage_by_class_unguided", "versions",
 }  # fmt: skip
 SMALL = (
     "synthesis.images=16", "synthesis.shard_size=8", "sampling.steps=4", "sampling.batch_size=8", "distill.steps=2",

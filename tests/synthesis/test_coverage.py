@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +12,15 @@ import torch
 from torch.nn.functional import normalize
 
 from prism_fast.config import RunConfig, assign, load_config
+from prism_fast.dataset.plan import build_plan
 from prism_fast.dataset.run_directory import RunDirectory
-from prism_fast.errors import ConfigError, DataError
+from prism_fast.errors import ConfigError, DataError, InputError
 from prism_fast.labels.load import load_label_space
 from prism_fast.operations.extend import extend
 from prism_fast.operations.merge import merge
 from prism_fast.operations.verify import verify
 from prism_fast.prompts.source import prompts_of
-from prism_fast.synthesis.coverage import FarthestFirst, farthest_first, order_of
+from prism_fast.synthesis.coverage import FarthestFirst, drawn, farthest_first, order_of
 from prism_fast.synthesis.text_space import TextSpace
 from tests.runs import assert_same_run, contents
 from tests.stubbed import synthesize
@@ -30,8 +31,22 @@ EMOJI = ("prompts.bank=bundled", "prompts.axes=emoji", "prompts.templates=[]", "
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     """Forty prompts, of 16 classes, in shards of eight."""
-    changes = ("prompts.pool=24", "synthesis.images=40", "synthesis.shard_size=8", "engines.backend=eager")
+    changes = ("prompts.pool=12", "synthesis.images=40", "synthesis.shard_size=8", "engines.backend=eager")
     return load_config("minis-emoji", (*EMOJI, *changes))
+
+
+@pytest.fixture(scope="module")
+def finished(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of it; read only."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    synthesize(config, out)
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """The run of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def by_hand(vectors: np.ndarray, groups: list[str]) -> list[int]:
@@ -67,83 +82,74 @@ def test_equal_vectors_are_each_picked_once() -> None:
 def test_every_turn_of_a_pool_comes_once_and_then_the_next_pool(config: RunConfig) -> None:
     prompts = prompts_of(config.prompts, load_label_space("emoji"), config.seed)
     order = FarthestFirst(prompts, TextSpace.load(config))(3)
-    first, second = ([next(order) for _ in range(24)] for _ in range(2))
-    assert (sorted(first), sorted(second)) == ([*range(24)], [*range(24, 48)])
+    first, second = ([next(order) for _ in range(12)] for _ in range(2))
+    assert (sorted(first), sorted(second)) == ([*range(12)], [*range(12, 24)])
     assert first != sorted(first)
-    styles = [Counter(prompts.row(0, 3, turn).style for turn in turns) for turns in (first[:12], range(12))]
+    styles = [Counter(prompts.row(0, 3, turn).style for turn in turns) for turns in (first[:7], range(7))]
     assert styles[0] == styles[1]
 
 
-def test_what_was_picked_is_a_file_of_the_run(config: RunConfig, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    synthesize(config, out)
-    directory = RunDirectory(out)
+def test_what_was_picked_is_a_file_of_the_run(config: RunConfig, finished: Path) -> None:
+    directory = RunDirectory(finished)
     (decision,) = directory.decisions()
     assert (decision.start, decision.stop, decision.file) == (0, 40, "draws-000000000.parquet")
     prompts = prompts_of(config.prompts, load_label_space("emoji"), config.seed)
     wanted = next(iter(order_of(config)(2)))
     assert directory.plan().rows(2, 1) == [prompts.row(2, 2, wanted)]
-    assert verify(out).problems == ()
+    assert verify(finished).problems == ()
+    assert directory.plan().rows(0, 40) == build_plan(config, 40, drawn(config))
+    assert directory.plan().rows(0, 40) != build_plan(config, 40)
 
 
-def test_a_longer_run_begins_as_a_shorter_one(config: RunConfig, tmp_path: Path) -> None:
-    long, short = assign(config, {"synthesis.images": 80}), config
-    synthesize(long, tmp_path / "long")
-    synthesize(short, tmp_path / "short")
-    extend(tmp_path / "short", 80)
-    synthesize(long, tmp_path / "short")
-    plans = [RunDirectory(tmp_path / name).plan().rows(0, 80) for name in ("long", "short")]
-    assert plans[0] == plans[1]
-    assert verify(tmp_path / "short").problems == ()
+def test_a_longer_run_begins_as_a_shorter_one(config: RunConfig, run: Path) -> None:
+    long = assign(config, {"synthesis.images": 120})
+    extend(run, 120)
+    synthesize(long, run)
+    assert RunDirectory(run).plan().rows(0, 120) == build_plan(long, 120, drawn(long))
+    assert verify(run).problems == ()
 
 
-def test_a_run_that_goes_on_takes_what_was_decided(config: RunConfig, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    synthesize(config, out)
-    wanted = contents(out)
-    for name in ("000001.json", "000003.tar", "000003.json"):
-        (out / "shards" / name).unlink()
-    synthesize(config, out)
-    assert contents(out) == wanted
-    (out / "plan.parquet").unlink()
-    synthesize(config, out)
-    assert contents(out) == wanted
+def test_a_run_that_goes_on_takes_what_was_decided(config: RunConfig, run: Path) -> None:
+    wanted = contents(run)
+    for name in ("plan.parquet", "shards/000001.json", "shards/000003.tar", "shards/000003.json"):
+        (run / name).unlink()
+    synthesize(config, run)
+    assert contents(run) == wanted
 
 
-def test_what_another_run_left_is_not_taken_for_this_ones(config: RunConfig, tmp_path: Path) -> None:
+def test_what_another_run_left_is_not_taken_for_this_ones(config: RunConfig, finished: Path, tmp_path: Path) -> None:
     """A worker that is killed before there is a run leaves what it decided, without an owner."""
     synthesize(assign(config, {"seed": 5}), tmp_path / "other")
-    synthesize(config, tmp_path / "run")
     left = tmp_path / "left"
     left.mkdir()
     (left / "draws-000000000.parquet").write_bytes((tmp_path / "other" / "draws-000000000.parquet").read_bytes())
     synthesize(config, left)
-    assert_same_run(left, tmp_path / "run")
+    assert_same_run(left, finished)
 
 
 @pytest.mark.parametrize("damage", ["flip", "lose"])
-def test_a_damaged_decision_is_named(config: RunConfig, tmp_path: Path, damage: str) -> None:
-    out = tmp_path / "run"
-    synthesize(config, out)
-    file = out / "draws-000000000.parquet"
+def test_a_damaged_decision_is_named(config: RunConfig, run: Path, damage: str) -> None:
+    file = run / "draws-000000000.parquet"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data) if damage == "flip" else file.unlink()
-    problems = verify(out).problems
+    problems = verify(run).problems
     assert len(problems) == 1
     assert "restore it from a copy" in problems[0]
-    (out / "shards" / "000001.json").unlink()
+    (run / "shards" / "000001.json").unlink()
     with pytest.raises(DataError, match=r"draws-000000000\.parquet is (damaged|missing).*restore it from a copy"):
-        synthesize(config, out)
+        synthesize(config, run)
 
 
-def test_parts_with_other_decisions_do_not_merge(config: RunConfig, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        synthesize(config, tmp_path / name)
-    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").shards == 5
-    assert_same_run(tmp_path / "out", tmp_path / "a")
-    facts = json.loads((tmp_path / "b" / "run.json").read_text())
-    assert facts["decisions"][0]["towards"] == "coverage of prompts"
+def test_parts_merge_if_they_were_given_the_same_prompts(run: Path, finished: Path, tmp_path: Path) -> None:
+    assert merge([run, finished], tmp_path / "out").shards == 5
+    assert_same_run(tmp_path / "out", finished)
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    extend(run, 80)
+    extend(other, 60)
+    extend(other, 80)
+    with pytest.raises(InputError, match=r"gave its rows other prompts than .*; they do not merge"):
+        merge([run, other], tmp_path / "merged")
 
 
 def test_templates_have_nothing_to_pick_from() -> None:
