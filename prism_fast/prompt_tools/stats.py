@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from prism_fast.config import RunConfig
 from prism_fast.dataset.plan import plan_rows
 from prism_fast.errors import DataError, InputError
+from prism_fast.labels.chosen import chosen_labels
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
 
@@ -155,21 +156,11 @@ def _labels(space: LabelSpace, classes: Sequence[str | int], images: int) -> lis
     """In order, each once; none means all that have a row."""
     if not classes:
         return list(range(min(images, len(space.classes))))
-    found = sorted({_label(space, wanted) for wanted in classes})
+    found = chosen_labels(space, classes)
     if found[-1] >= images:
         name = space.classes[found[-1]].name
         raise InputError(f"class {name!r} has no row among the first {images} of the plan; give more images")
     return found
-
-
-def _label(space: LabelSpace, wanted: str | int) -> int:
-    """By name or number; a class that is called by a number is found by its name."""
-    text, last = str(wanted).strip(), len(space.classes) - 1
-    if not (text.isascii() and text.isdigit()) or any(cls.name == text for cls in space.classes):
-        return space.index(text)
-    if int(text) > last:
-        raise InputError(f"class {text} is not in label space {space.name!r}; give a name, or a number up to {last}")
-    return int(text)
 
 
 def _text_space(config: RunConfig) -> TextSpace:

@@ -47,3 +47,16 @@ def test_extend(prism: Command, made: Path, tiny: Path, tmp_path: Path) -> None:
     assert prism("synthesize", tiny, "--images", 13, "--out", run).code == 0
     assert json.loads(prism("extend", run, "--images", 13, "--json").out)["shards_to_make"] == 0
     assert "is a run of 13 images, which only grows" in prism("extend", run, "--images", 3).error()
+
+
+def test_extend_towards_what_lacks(prism: Command, made: Path, tiny: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made, tmp_path / "run"))
+    answer = prism("extend", run, "--images", 13, "--towards", "agreement", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["images"] == 13
+    assert (run / "draws-000000010.parquet").is_file()
+    assert prism("synthesize", tiny, "--images", 13, "--out", run).code == 0
+    assert prism("verify", run).code == 0
+    assert "--student is for --towards student" in prism("extend", run, "--images", 20, "--student", tmp_path).error()
+    assert "needs one; give --student DIR" in prism("extend", run, "--images", 20, "--towards", "student").error()
+    assert prism("extend", run, "--images", 20, "--towards", "nothing").code == 2

@@ -154,7 +154,7 @@ def test_a_single_row_has_no_distance() -> None:
     [
         (0, (), "images must be at least 1, got 0"),
         (9, ("nobody",), "class 'nobody' is not in label space 'emoji'"),
-        (99, ("heart", "16"), "class 16 is not in label space 'emoji'; give a name, or a number up to 15"),
+        (99, ("heart", "16"), "class '16' is not in label space 'emoji'; none is close; labels from 0 to 15 do too"),
         (3, (0, 5), "has no row among the first 3 of the plan; give more images"),
     ],
 )

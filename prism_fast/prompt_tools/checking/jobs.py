@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from prism_fast.config import RunConfig
-from prism_fast.errors import InputError
 from prism_fast.labels.space import LabelSpace
 from prism_fast.prompts.banked import BankPrompts, ClassPrompts
 from prism_fast.prompts.row import PlanRow
@@ -22,7 +20,6 @@ from prism_fast.prompts.templates import TemplatePrompts
 MOST_IMAGES = 1 << 20
 #: Part of a class's key: raised when the same rows would be stored in another way.
 _FORMAT = 1
-_CLOSE = 3
 
 
 @dataclass(frozen=True)
@@ -86,32 +83,6 @@ class Senses:
         other.classes = [*self.prompts.classes]
         other.classes[label] = ClassPrompts(entry, made.vocabulary, made.photo_share)
         return other
-
-
-def chosen_labels(space: LabelSpace, classes: Sequence[str | int]) -> list[int]:
-    """Labels of classes given by name or number, each once, in their order; none given means all.
-
-    Raises:
-        InputError: there is no such class; the message names those that are called alike.
-    """
-    if not classes:
-        return list(range(len(space.classes)))
-    return sorted({_label(space, given) for given in classes})
-
-
-def _label(space: LabelSpace, given: str | int) -> int:
-    names = [cls.name for cls in space.classes]
-    if given in names:
-        return names.index(str(given))
-    if str(given).isdecimal() and int(given) < len(names):
-        return int(given)
-    folded = {name.casefold(): name for name in names}
-    wanted = str(given).casefold()
-    close = difflib.get_close_matches(wanted, folded, _CLOSE, 0.5) or [n for n in folded if wanted in n][:_CLOSE]
-    alike = f"close ones are {', '.join(repr(folded[name]) for name in close)}" if wanted and close else "none is close"
-    raise InputError(
-        f"class {str(given)!r} is not in label space {space.name!r}; {alike}; labels from 0 to {len(names) - 1} do too"
-    )
 
 
 def settings_hash(

@@ -13,13 +13,14 @@ from pathlib import Path
 from prism_fast.compile.tune import with_tuned_batch
 from prism_fast.config import RunConfig, assign
 from prism_fast.errors import InputError
+from prism_fast.labels.chosen import chosen_labels
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
 from prism_fast.models.device import gpu_name
 from prism_fast.prompt_tools.checking.choose import bank_text, require_bank, write_bank
 from prism_fast.prompt_tools.checking.engines import on_chosen_engines
 from prism_fast.prompt_tools.checking.files import ClassFiles
-from prism_fast.prompt_tools.checking.jobs import MOST_IMAGES, Job, Senses, chosen_labels, settings_hash
+from prism_fast.prompt_tools.checking.jobs import MOST_IMAGES, Job, Senses, settings_hash
 from prism_fast.prompt_tools.checking.maker import ClassMaker
 from prism_fast.prompt_tools.checking.page import write_page
 from prism_fast.prompt_tools.checking.pictures import JudgedClass, judged_class
