@@ -35,8 +35,9 @@ class Chooser:
 def agreed(choose: Chooser, out: Path, rank: str = "1/1", gpu: str | None = None) -> dict[str, str]:
     """The engines that a worker of the run begins with."""
     generator = choose.generator
-    directory = open_run(generator.config, out, generator.hashes)
-    return agreed_engines(directory, Leases(out / "shards", rank), generator, choose, Stop(), gpu)[1]
+    leases = Leases(out / "shards", rank)
+    directory = open_run(generator.config, out, leases, generator.hashes)
+    return agreed_engines(directory, leases, generator, choose, Stop(), gpu)[1]
 
 
 def test_the_first_workers_engines_are_everybodys(stubbed: RunConfig, tmp_path: Path) -> None:
