@@ -373,7 +373,7 @@ def extend(
     from prism_fast.process import prepare
 
     prepare()
-    from prism_fast.operations.extend import Aim
+    from prism_fast.operations.decide import Aim
     from prism_fast.operations.extend import extend as lengthen
     from prism_fast.storage.paths import run_path
 

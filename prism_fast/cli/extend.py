@@ -40,16 +40,17 @@ def extend(
     from dataclasses import asdict
 
     from prism_fast.errors import InputError
-    from prism_fast.operations.extend import Aim
     from prism_fast.operations.extend import extend as lengthen
-    from prism_fast.process import prepare
 
-    prepare()
     if student is not None and towards is not Towards.student:
         raise InputError("--student is for --towards student")
     if towards is None:
         made = lengthen(run, images)
     else:
+        from prism_fast.operations.decide import Aim
+        from prism_fast.process import prepare
+
+        prepare()
         with ProgressBars().phase(f"look for what {run} lacks") as progress:
             made = lengthen(run, images, Aim(towards.value, student), progress)
     if json_output:

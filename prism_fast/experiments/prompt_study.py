@@ -28,7 +28,8 @@ from prism_fast.evaluation.judge import load_judge
 from prism_fast.evaluation.real_sets import KNOWN, real_sets
 from prism_fast.experiments.demo import Bars
 from prism_fast.models.classifier import Classifier, load_classifier
-from prism_fast.operations.extend import Aim, extend
+from prism_fast.operations.decide import Aim
+from prism_fast.operations.extend import extend
 from prism_fast.operations.needs import Towards
 from prism_fast.storage.files import read_if_there, replace
 from prism_fast.workers.synthesize import synthesize

@@ -10,30 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prism_fast.config import RunConfig
-from prism_fast.dataset.draws import Decision, Reason, equal_part, read_reason, store_part, stored_part
 from prism_fast.dataset.layout import Layout
 from prism_fast.dataset.run_directory import RunDirectory, run_document
 from prism_fast.errors import InputError, RunError
-from prism_fast.labels.load import load_label_space
-from prism_fast.models.content_hash import content_hash
-from prism_fast.operations.needs import Progress, Towards, measure
-from prism_fast.operations.rounds import allot
-from prism_fast.prompts.source import prompts_of
 from prism_fast.storage.files import remove, replace
-from prism_fast.synthesis.coverage import order_of
 from prism_fast.workers.leases import require_idle
 
+if TYPE_CHECKING:
+    from prism_fast.dataset.draws import Decision
+    from prism_fast.operations.decide import Aim
+    from prism_fast.operations.needs import Progress
+
 _OF_THE_OLD_LENGTH = ("plan.parquet", "manifest.parquet", "README.md")
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What new images are given out by; ``student`` is whose disagreement with the teacher is looked at."""
-
-    towards: Towards
-    student: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,36 +56,15 @@ def _retire_partial(directory: RunDirectory, layout: Layout) -> int | None:
     return last if held else None
 
 
-def _reason(directory: RunDirectory, aim: Aim | None, images: int) -> Reason:
-    towards = aim.towards if aim else "equal numbers"
-    student = content_hash(aim.student) if aim and aim.student else ""
-    return Reason(run_hash=directory.layout().run_hash, towards=towards, images=images, student=student)
-
-
-def _is_decided(directory: RunDirectory, aim: Aim, images: int) -> bool:
-    """Whether the run was made as long as it is by the same call."""
-    decided = directory.decisions()
-    return bool(decided) and read_reason(directory.path, decided[-1]).same(_reason(directory, aim, images))
-
-
-def _decide(
+def _decided(
     directory: RunDirectory, config: RunConfig, images: int, aim: Aim | None, progress: Progress | None
 ) -> tuple[Decision, ...]:
-    """What the new rows are, where it is not simply whose turn it is."""
-    decided, start = directory.decisions(), directory.layout().images
-    if aim is None and not decided:
+    """What is decided of the rows of the longer run; of most runs nothing, and nothing heavy is loaded."""
+    if aim is None and not directory.decisions():
         return ()
-    reason = _reason(directory, aim, images)
-    if (known := stored_part(directory.path, start, reason)) is not None:
-        return (*decided, known)
-    space = load_label_space(config.labels)
-    draws, order = directory.draws(len(space.classes)), order_of(config)
-    if aim is None:
-        return (*decided, store_part(directory.path, equal_part(draws, start, images, order), reason))
-    lacks = measure(directory.path, config, aim.towards, aim.student, progress)
-    prompts = prompts_of(config.prompts, space, config.seed)
-    made = allot(lacks, prompts, draws, order, (start, images), config.seed, aim.towards == "agreement")
-    return (*decided, store_part(directory.path, made.part, reason.model_copy(update={"needs": made.needs})))
+    from prism_fast.operations.decide import decide
+
+    return decide(directory, config, images, aim, progress)
 
 
 def extend(path: Path, images: int, aim: Aim | None = None, progress: Progress | None = None) -> Extended:
@@ -118,11 +88,9 @@ def extend(path: Path, images: int, aim: Aim | None = None, progress: Progress |
     require_idle(directory.shards)
     before, config = directory.layout(), directory.config()
     longer, retired = _longer(config, before, path, images), None
-    if aim is not None and images == before.images and not _is_decided(directory, aim, images):
-        raise InputError(f"{path} has {images} images already, none is left to give out; give more --images")
     try:
+        decided = _decided(directory, config, images, aim, progress)
         if images > before.images:
-            decided = _decide(directory, config, images, aim, progress)
             retired = _retire_partial(directory, before)
             for name in _OF_THE_OLD_LENGTH:
                 remove(path / name)

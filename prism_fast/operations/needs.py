@@ -22,7 +22,7 @@ from prism_fast.config import RunConfig
 from prism_fast.dataset.sample import Sample
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError
-from prism_fast.evaluation.features import pooled_features
+from prism_fast.evaluation.comparison import features_of
 from prism_fast.evaluation.judge import load_judge
 from prism_fast.models.classifier import Classifier, load_classifier
 
@@ -115,8 +115,7 @@ def _divergences(samples: Iterator[Sample], student: Classifier, config: RunConf
 def _features(samples: Iterator[Sample], config: RunConfig) -> Iterator[tuple[int, int, Array]]:
     judge = load_judge(config.models).network
     for batch in _batches(samples, config.evaluate.batch_size):
-        found = pooled_features(judge.net, _images(batch), prepare=judge.prepare, batch_size=len(batch))
-        unit = F.normalize(found, dim=1).half().numpy()
+        unit = F.normalize(features_of(judge, _images(batch), len(batch)), dim=1).half().numpy()
         yield from ((s.index, s.label, v) for s, v in zip(batch, unit, strict=True))
 
 

@@ -17,8 +17,10 @@ from prism_fast.dataset.draws import Draws, read_reason
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import InputError
 from prism_fast.labels.load import load_label_space
+from prism_fast.operations import decide as deciding
 from prism_fast.operations import extend as module
-from prism_fast.operations.extend import Aim, extend
+from prism_fast.operations.decide import Aim
+from prism_fast.operations.extend import extend
 from prism_fast.operations.needs import Lacks, _distances, measure
 from prism_fast.operations.rounds import HOPELESS, MOST, allot, choice_weights, class_needs, drawn_turns, quotas
 from prism_fast.operations.stats import stats
@@ -181,8 +183,8 @@ def test_killed_at_any_moment_the_same_call_decides_the_same(
         return wrapped
 
     with monkeypatch.context() as patch:
-        for name in ("store_part", "remove", "replace"):
-            patch.setattr(module, name, dying(getattr(module, name)))
+        for where, name in ((deciding, "store_part"), (module, "remove"), (module, "replace")):
+            patch.setattr(where, name, dying(getattr(where, name)))
         with pytest.raises(KeyboardInterrupt):
             extend(run, 100, AGREEMENT)
     extend(run, 100, AGREEMENT)
