@@ -163,8 +163,8 @@ def parquet_source(path: Path) -> pa.NativeFile:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say what to do when the disk refuses ``path``.
+def writing(path: Path, kept: str = "finished shards are kept, ") -> Iterator[None]:
+    """Say what to do when the disk refuses ``path``, and what is not lost by it.
 
     Raises:
         RunError: it did.
@@ -173,8 +173,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}; finished shards are kept, make room or fix permissions "
-            "and run the same command again"
+            f"cannot write {path}: {error.strerror or error}; {kept}make room or fix permissions and run the same "
+            "command again"
         ) from error
 
 

@@ -12,8 +12,7 @@ import yaml
 
 from prism_fast.errors import InputError, PrismError
 from prism_fast.labels.bank import BankEntry
-from prism_fast.prompt_tools.writing.kept import writing_bank
-from prism_fast.storage.files import make_folder, read, replace
+from prism_fast.storage.files import make_folder, read, replace, writing
 from prism_fast.storage.yaml_document import load_yaml
 
 _MARK = "# Written by prism-fast prompts write"
@@ -82,7 +81,7 @@ class BankFile:
         self.require_own(entries)
         if self.says(entries):
             return
-        with writing_bank(self.path):
+        with writing(self.path, ""):
             make_folder(self.path.parent)
             replace(self.path, _text(entries, source))
 

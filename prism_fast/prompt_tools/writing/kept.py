@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from prism_fast.errors import RunError
 from prism_fast.labels.bank import BankEntry
 from prism_fast.prompt_tools.writing.request import Request
-from prism_fast.storage.files import make_folder, read, replace, sweep
-
-
-@contextmanager
-def writing_bank(path: Path) -> Iterator[None]:
-    """Say what to do when the disk refuses ``path``.
-
-    Raises:
-        RunError: it did.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; make room or fix permissions, and run the same command "
-            "again"
-        ) from error
+from prism_fast.storage.files import make_folder, read, replace, sweep, writing
 
 
 @dataclass(frozen=True)
@@ -47,7 +29,7 @@ class Kept:
             RunError: the disk refused.
         """
         folder = out.with_name(f"{out.name}.answers")
-        with writing_bank(folder):
+        with writing(folder, ""):
             make_folder(folder)
             sweep(folder)
         return cls(folder, model)
@@ -71,7 +53,7 @@ class Kept:
         """
         held = {"class": request.label.name, "model": self.model, "entry": entry.model_dump(mode="json")}
         path = self._path(request)
-        with writing_bank(path):
+        with writing(path, "accepted answers are kept, "):
             replace(path, json.dumps(held, indent=1).encode())
 
     def _path(self, request: Request) -> Path:

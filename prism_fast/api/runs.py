@@ -1,10 +1,4 @@
-"""The public Python API: what the commands do, as functions; ``import prism_fast`` gives them.
-
-Each prepares the process as the command line does (torch's threads, quiet libraries) and then calls the room that does
-the work. ``config`` is what :func:`prism_fast.load_config` gave; paths may be strings, and a run's may be
-``s3://BUCKET/RUN`` where a local directory is not asked for. Errors are :class:`prism_fast.errors.PrismError` with one
-line that says what to do.
-"""
+"""What is done with runs: engines, synthesis, checks, selection, distillation, the report."""
 
 from __future__ import annotations
 
@@ -15,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prism_fast.compile.command import Outcome as Built
+    from prism_fast.compile.command import Outcome
     from prism_fast.config import RunConfig
     from prism_fast.dataset.record import Record
     from prism_fast.distillation.trainer import Result
@@ -24,9 +18,6 @@ if TYPE_CHECKING:
     from prism_fast.operations.extend import Extended
     from prism_fast.operations.needs import Towards
     from prism_fast.operations.verify import Verdict
-    from prism_fast.prompt_tools.checking.run import Outcome
-    from prism_fast.prompt_tools.stats import PromptStats
-    from prism_fast.prompt_tools.writing.write import Prices, Written
     from prism_fast.selection.select import Selection
     from prism_fast.workers.launch.job import LauncherName
     from prism_fast.workers.rank import Rank
@@ -36,7 +27,7 @@ if TYPE_CHECKING:
 #: (done, in all, a number that says how it goes)
 Progress = Callable[[int, int, float], None]
 Log = Callable[[str], None]
-_LOG = logging.getLogger("prism_fast")
+LOG = logging.getLogger("prism_fast")
 
 
 def build_engines(
@@ -46,8 +37,8 @@ def build_engines(
     precision: str = "auto",
     parts: Sequence[str] = (),
     store: Path | str | None = None,
-    log: Log = _LOG.info,
-) -> Built:
+    log: Log = LOG.info,
+) -> Outcome:
     """Compile what a run computes, the energy gradient included; each engine is kept only if it agrees with eager.
 
     Args:
@@ -68,7 +59,7 @@ def build_engines(
     from prism_fast.compile.command import build_all
     from prism_fast.compile.tune import with_tuned_batch
 
-    where = _path(store)
+    where = path_of(store)
     return build_all(with_tuned_batch(config, where), backend, precision, tuple(parts), where, log)
 
 
@@ -82,7 +73,7 @@ def synthesize(
     rank: Rank | None = None,
     progress: Progress | None = None,
     finished: Callable[[Record], None] | None = None,
-    log: Log = _LOG.info,
+    log: Log = LOG.info,
     stop: Stop | None = None,
 ) -> Summary:
     """Make a run, or what is missing of it; called again after an interruption it goes on and ends with the same bytes.
@@ -120,7 +111,7 @@ def synthesize(
         config=config,
         out=run_path(out),
         workers=workers,
-        store=_path(store),
+        store=path_of(store),
         rank=rank or Rank(),
         progress=progress,
         log=log,
@@ -171,7 +162,7 @@ def check_gpu(
     from prism_fast.gpu_check.check import check_all, chosen, require_gpu
 
     require_gpu(device)
-    steps, where = chosen(only), _path(out)
+    steps, where = chosen(only), path_of(out)
     if config is not None:
         from prism_fast.compile.tune import with_tuned_batch
 
@@ -342,7 +333,7 @@ def report(
 
     path = local_path(run)
     main = main_run(path)
-    page = build_report(gather(path, check, diversity=diversity), _path(out) or path / "report.html")
+    page = build_report(gather(path, check, diversity=diversity), path_of(out) or path / "report.html")
     if picture is not None:
         save_class_grid(list(first_of_each_class(ShardSet.discover(main, check=False), 4)), 4, local_path(picture))
     return page
@@ -377,129 +368,11 @@ def extend(
     from prism_fast.operations.extend import extend as lengthen
     from prism_fast.storage.paths import run_path
 
-    return lengthen(run_path(run), images, Aim(towards, _path(student)) if towards else None, progress)
+    return lengthen(run_path(run), images, Aim(towards, path_of(student)) if towards else None, progress)
 
 
-def check_prompts(
-    config: RunConfig,
-    out: Path | str,
-    *,
-    classes: Sequence[str | int] = (),
-    images: int = 8,
-    choose: Path | str | None = None,
-    store: Path | str | None = None,
-    progress: Progress | None = None,
-    log: Log = _LOG.info,
-    stop: Stop | None = None,
-) -> Outcome:
-    """Let the teacher say whether it sees each class in a few unguided images of each of its senses.
-
-    Args:
-        config: whose prompts, networks and sampling; guidance is left out.
-        out: ``check.json``, ``check.html`` and the images go there; what is there already is not made again.
-        classes: names or labels; none means all.
-        images: of each sense.
-        choose: write a bank there in which each checked class's best sense is its sense.
-        store: where compiled engines are kept; the user's own store when not given.
-        progress: told after every class.
-        log: told which engines are used, and of damaged files.
-        stop: asks to stop; see :func:`prism_fast.workers.stop.stoppable`.
-
-    Raises:
-        InputError: no such class, bad models or prompts, or a file ``choose`` that says something else.
-        RunError: the disk refused. EngineError: a named backend cannot run here. StoppedError: ``stop`` was asked for.
-    """
-    from prism_fast.process import prepare
-
-    prepare()
-    from prism_fast.prompt_tools.checking.run import check_prompts as check
-    from prism_fast.storage.paths import local_path
-
-    return check(
-        config,
-        local_path(out),
-        classes=classes,
-        images=images,
-        choose=_path(choose),
-        store=_path(store),
-        progress=progress,
-        log=log,
-        stop=stop,
-    )
-
-
-def prompt_stats(
-    config: RunConfig,
-    *,
-    images: int | None = None,
-    classes: Sequence[str | int] = (),
-    encode: bool = True,
-    progress: Progress | None = None,
-) -> PromptStats:
-    """Count the prompts of a plan and measure how far apart they lie for the model's text encoder.
-
-    Args:
-        config: the run; its text encoder is all that is loaded.
-        images: the first so many rows of the plan; None means the run's, but no more than 64 of a class.
-        classes: these alone, by name or number.
-        encode: False counts without any model.
-        progress: told after every class: classes measured, classes in all, the latest one's Vendi score.
-
-    Raises:
-        InputError: no such class, one without a row, or a device that cannot be used. ConfigError: a template or the
-            bank is wrong. DataError: the model's directory is not there or wrong.
-    """
-    if encode:
-        from prism_fast.process import prepare
-
-        prepare()
-    from prism_fast.prompt_tools.stats import prompt_stats as measure
-
-    return measure(config, images=images, classes=classes, encode=encode, progress=progress)
-
-
-def write_bank(
-    labels: str,
-    out: Path | str,
-    *,
-    endpoint: str,
-    model: str,
-    api_key_env: str = "OPENAI_API_KEY",
-    timeout_s: float = 120.0,
-    tries: int = 3,
-    concurrency: int = 4,
-    prices: Prices | None = None,
-    progress: Progress | None = None,
-    log: Log = _LOG.info,
-) -> Written:
-    """Write a prompt bank for a label space by asking an OpenAI-compatible server; called again it goes on.
-
-    Args:
-        labels: a bundled label space, or a YAML file.
-        out: the bank; accepted answers are kept in ``OUT.answers``.
-        endpoint: the server's address, which usually ends with ``/v1``.
-        model: as the server calls it.
-        api_key_env: the variable that holds the key, if one is needed.
-        timeout_s: how long to wait for an answer.
-        tries: requests a class at most.
-        concurrency: classes asked about at once.
-        prices: of a million tokens in and out.
-        progress: told after every class: classes done, classes in all, thousands of tokens.
-        log: told what the user should know.
-
-    Raises:
-        InputError: bad labels or settings, a refused key, an unknown model, a file that would be lost.
-        RunError: no server answers, or the disk refused.
-    """
-    from prism_fast.prompt_tools.writing.client import Server
-    from prism_fast.prompt_tools.writing.write import write_bank as write
-    from prism_fast.storage.paths import local_path
-
-    server, path = Server(endpoint, model, api_key_env, timeout_s), local_path(out)
-    return write(labels, path, server, tries=tries, concurrency=concurrency, prices=prices, progress=progress, log=log)
-
-
-def _path(given: Path | str | None) -> Path | None:
+def path_of(given: Path | str | None) -> Path | None:
+    """A local path that may be left out."""
     from prism_fast.storage.paths import local_path
 
     return None if given is None else local_path(given)
