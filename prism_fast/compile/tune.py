@@ -17,7 +17,7 @@ from prism_engines.store import default_store
 
 from prism_fast.compile.trial import OUT_OF_MEMORY
 from prism_fast.config import RunConfig, assign
-from prism_fast.config.schema import MOST_ROWS
+from prism_fast.config.base import MOST_ROWS
 from prism_fast.errors import InputError, RunError
 from prism_fast.storage.files import make_folder, read, replace, writing
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, model_validator
 
+from prism_fast.config.base import (
+    LONGEST_LEASE_S,
+    MOST_AHEAD,
+    MOST_CORES,
+    MOST_IMAGES,
+    MOST_MINUTES,
+    MOST_ROWS,
+    MOST_SHARDS,
+    MOST_SIDE,
+    MOST_STEPS,
+    MOST_THREADS,
+    SHORTEST_LEASE_S,
+    SMALLEST_VIEW,
+    Document,
+    require_part,
+)
+from prism_fast.config.distill import DistillConfig
 from prism_fast.config.identity import hash_of
+from prism_fast.config.views import ViewsConfig
 from prism_fast.errors import ConfigError
 from prism_fast.labels.bank import bank_identity
 from prism_fast.labels.vocabulary import VocabularyName, vocabulary_identity
@@ -23,36 +33,6 @@ Objective = Literal["free_energy", "cross_entropy", "joint", "contrastive_energy
 BackendName = Literal["eager", "auto", "openvino", "inductor", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 EnginePart = Literal["text_encoder", "text_encoder_2", "unet", "decoder", "energy_gradient", "teacher"]
 SolverName = Literal["ddim", "dpmpp_2m", "euler", "euler_ancestral"]
-
-
-MOST_SHARDS = 999_999
-#: Nine digits name a sample.
-MOST_IMAGES = 10**9
-#: Bounds that only a mistyped number meets: beyond them nothing fails, it just never ends.
-MOST_ROWS, MOST_SIDE, MOST_THREADS, MOST_AHEAD, MOST_CORES = 65_536, 16_384, 1_024, 1_024, 65_536
-MOST_STEPS, MOST_MINUTES = 10**9, 10**6
-SHORTEST_LEASE_S, LONGEST_LEASE_S = 0.05, 7 * 86_400.0
-#: Part of an image's area; of a smaller one a view holds no pixel.
-SMALLEST_VIEW = 1e-4
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        wanted = cls.model_fields[info.field_name or ""].annotation
-        held = value if isinstance(value, list | tuple) else (value,)
-        if wanted is not bool and any(isinstance(one, bool) for one in held):
-            raise ValueError("expected something else than true or false")
-        return value
-
-
-def _require_part(name: str, part: tuple[float, float]) -> None:
-    low, high = part
-    if not 0 <= low < high <= 1:
-        raise ValueError(f"{name} must satisfy 0 <= from < to <= 1, got {low}, {high}")
 
 
 def _batch_size(value: Any) -> Any:
@@ -69,7 +49,7 @@ def _short(value: object) -> str:
 BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size, json_schema_input_type=int | Literal["auto"])]
 
 
-class ModelsConfig(_Document):
+class ModelsConfig(Document):
     """Which networks a run uses. ``minis`` in place of a path means the bundled models."""
 
     diffusion: str = Field(description="directory in diffusers' format, or 'minis'")
@@ -85,7 +65,7 @@ _OF_SELECTION = ("select", "pool")
 _OF_BANKS = ("bank", "axes", "photo_share", "avoid_confusions", *_OF_SELECTION)
 
 
-class PromptsConfig(_Document):
+class PromptsConfig(Document):
     """Diversified Prompt Engineering: what varies between the prompts of one class."""
 
     bank: str | None = Field(
@@ -136,7 +116,7 @@ class PromptsConfig(_Document):
         return data | {"bank": bank_identity(self.bank, labels), "axes": vocabulary_identity(self.axes)}
 
 
-class SamplingConfig(_Document):
+class SamplingConfig(Document):
     """Diffusion sampling without guidance by energy."""
 
     solver: SolverName = "dpmpp_2m"
@@ -158,7 +138,7 @@ class SamplingConfig(_Document):
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplingConfig:
-        _require_part("guidance_interval", self.guidance_interval)
+        require_part("guidance_interval", self.guidance_interval)
         return self
 
     @property
@@ -175,7 +155,7 @@ class SamplingConfig(_Document):
         return self.batch_size
 
 
-class GuidanceConfig(_Document):
+class GuidanceConfig(Document):
     """Energy-guided Distribution Alignment. All constants are ours; PRISM's are not public to us."""
 
     enabled: bool = True
@@ -204,13 +184,13 @@ class GuidanceConfig(_Document):
     @model_validator(mode="after")
     def _ordered(self) -> GuidanceConfig:
         for name in ("window", "view_scale"):
-            _require_part(name, getattr(self, name))
+            require_part(name, getattr(self, name))
         if self.view_scale[0] < SMALLEST_VIEW:
             raise ValueError(f"view_scale must begin at {SMALLEST_VIEW} or more, got {self.view_scale[0]}")
         return self
 
 
-class EnginesConfig(_Document):
+class EnginesConfig(Document):
     """What computes a run. Compiled engines give the same samples within the gate's tolerance, not the same bytes."""
 
     backend: BackendName = Field("eager", description="auto: the fastest here that passes the gate")
@@ -238,7 +218,7 @@ class EnginesConfig(_Document):
     )
 
 
-class SynthesisConfig(_Document):
+class SynthesisConfig(Document):
     """How many samples, and how they are stored."""
 
     images: int = Field(640, ge=1, le=MOST_IMAGES)
@@ -255,14 +235,14 @@ class SynthesisConfig(_Document):
         return self
 
 
-class SlurmConfig(_Document):
+class SlurmConfig(Document):
     """What each worker asks of Slurm; what is null is left to the cluster's defaults."""
 
     partition: str | None = None
     time_min: int = Field(240, ge=1, le=MOST_MINUTES, description="after that the worker is requeued")
 
 
-class LaunchConfig(_Document):
+class LaunchConfig(Document):
     """How a run is carried out; nothing here changes a byte of what it makes."""
 
     pipeline_depth: int = Field(
@@ -289,45 +269,14 @@ class LaunchConfig(_Document):
     slurm: SlurmConfig = SlurmConfig()
 
 
-class DistillConfig(_Document):
-    """The distillation recipe; the same for every student of a comparison."""
-
-    student: str = Field("resnet10t", description="timm model name")
-    image_size: int = Field(64, ge=16, le=MOST_SIDE)
-    steps: int = Field(800, ge=1, le=MOST_STEPS)
-    batch_size: int = Field(64, ge=1, le=MOST_ROWS)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_steps: int = Field(50, ge=0, le=MOST_STEPS)
-    temperature: float = Field(3.0, gt=0, description="of the KL term (Hinton et al. 2015)")
-    label_weight: float = Field(0.0, ge=0, le=1, description="weight of hard-label cross-entropy; KL gets the rest")
-    teacher: Literal["stored", "live"] = Field("stored", description="logits from the shards, or a teacher pass")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="0 turns the weight average off")
-    crop_scale: tuple[float, float] = Field((0.5, 1.0), description="area of the random crop that a student sees")
-    flip: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    loader: Literal["dali", "torch"] = "dali"
-    selection: bool = Field(False, description="leave out what 'prism-fast select' rejected")
-    checkpoint_every: int = Field(200, ge=1, le=MOST_STEPS)
-    seed: int = Field(0, ge=0, lt=2**63)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> DistillConfig:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale must satisfy 0 < from <= to <= 1, got {low}, {high}")
-        return self
-
-
-class EvaluateConfig(_Document):
+class EvaluateConfig(Document):
     """Measurements on real held-out pictures."""
 
     batch_size: int = Field(128, ge=1, le=MOST_ROWS)
     neighbours: int = Field(5, ge=1, description="k of precision/recall/density/coverage")
 
 
-class RunConfig(_Document):
+class RunConfig(Document):
     """Everything that decides what a run makes."""
 
     name: str
@@ -339,6 +288,7 @@ class RunConfig(_Document):
     guidance: GuidanceConfig = GuidanceConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+    views: ViewsConfig = ViewsConfig()
     launch: LaunchConfig = LaunchConfig()
     distill: DistillConfig = DistillConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -382,6 +332,8 @@ class RunConfig(_Document):
         """
         _ = self.sampling.fixed_batch_size
         sections = {"seed", "prompts", "guidance", "sampling", "synthesis", "labels", "engines"}
+        if self.views.count:
+            sections.add("views")
         data = self.model_dump(mode="json", include=sections)
         del data["sampling"]["device"], data["synthesis"]["images"]
         data["prompts"] = self.prompts.identity(self.labels)
