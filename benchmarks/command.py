@@ -10,25 +10,16 @@ from benchmarks.options import Options
 from prism_fast.config import RunConfig
 
 
-def run(
-    name: str,
-    config: RunConfig,
-    device: str,
-    repeats: int,
-    only: tuple[str, ...],
-    json_file: Path | None,
-    page: bool,
-    store: Path | None,
-) -> str:
+def run(name: str, config: RunConfig, options: Options, json_file: Path | None, page: bool) -> str:
     """The table of benchmark ``name``; also written where it was asked for."""
     module = import_module(f"benchmarks.{name}")
-    rows = module.bench(config, Options(device, repeats, only, store))
-    where = harness.environment(device)
+    rows = module.bench(config, options)
+    where = harness.environment(options.device)
     table = harness.as_table(module.COLUMNS, rows)
     if json_file:
         harness.write_json(json_file, name, config.name, where, rows)
     if page:
-        selected = ", selected rows" if only else ""
+        selected = ", selected rows" if options.only else ""
         title = f"## {name} ({config.name}{selected})"
         note = " ".join((module.__doc__ or "").split())
         harness.write_section(

@@ -72,7 +72,7 @@ def main() -> None:
     made = prism_fast.synthesize(config, out / "run")
     print(f"{made.images} images, {made.images_per_s:.1f} a second")
     print(f"problems: {', '.join(prism_fast.verify(out / 'run').problems) or 'none'}")
-    student = prism_fast.distill(config, out / "run", out / "student").student
+    student = prism_fast.distill(config, out / "run", out / "student")[0].student
     for name, network in (("teacher", teacher), ("student", student)):
         score = prism_fast.evaluate(network, out / "pictures")[0]
         print(f"{name}: {score.top1:.0%} of {score.n} drawn pictures")

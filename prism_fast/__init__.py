@@ -6,7 +6,7 @@
 
     config = prism_fast.load_config("minis-emoji", ["synthesis.images=320"])
     prism_fast.synthesize(config, "runs/my")
-    student = prism_fast.distill(config, "runs/my", "runs/my-student").student
+    student = prism_fast.distill(config, "runs/my", "runs/my-student")[0].student
     print(prism_fast.evaluate(student)[0].top1)
 
 Nothing heavy is imported before the first call that needs it.
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         check_prompts,
         distill,
         evaluate,
+        export_student,
         extend,
+        label_views,
         prompt_stats,
         report,
         select,
@@ -45,7 +47,9 @@ __all__ = [
     "check_prompts",
     "distill",
     "evaluate",
+    "export_student",
     "extend",
+    "label_views",
     "load_config",
     "prompt_stats",
     "report",

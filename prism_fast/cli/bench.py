@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +13,10 @@ from prism_fast.cli.common import SetOpt, StoreOpt
 from prism_fast.process import prepare
 from prism_fast.storage.paths import local_path
 
-NAMES = ("guided", "kernels", "engines", "loader", "memory", "shards", "stress")
+if TYPE_CHECKING:
+    from prism_fast.config import RunConfig
+
+NAMES = ("guided", "kernels", "engines", "loader", "distill", "memory", "shards", "stress")
 
 
 def bench(
@@ -26,15 +30,24 @@ def bench(
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Also write the section of benchmarks/RESULTS.md.")] = False,
     store: StoreOpt = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", parser=local_path, help="distill: a run, in place of --config.")
+    ] = None,
+    student: Annotated[str | None, typer.Option("--student", help="distill: timm name; default: the run's.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="distill: timed steps a row; default 40.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=local_path, help="distill: where what is made is kept.")
+    ] = None,
     set_: SetOpt = None,
 ) -> None:
     """Measure, and print the rows as a table; see benchmarks/RESULTS.md."""
-    from prism_fast.config import load_config
     from prism_fast.errors import InputError
 
-    settings = load_config(config, set_ or ())
     if name not in NAMES:
         raise InputError(f"benchmark {name!r} is unknown, expected one of: {', '.join(NAMES)}")
+    if name != "distill" and (run or student or steps or out):
+        raise InputError(f"--run, --student, --steps and --out are for 'bench distill', not for 'bench {name}'")
+    settings = _settings(config, run, set_ or ())
     root = Path(__file__).parents[2]
     if not (root / "benchmarks" / "harness.py").is_file():
         raise InputError("benchmarks are not part of the installed package; run this in a source checkout")
@@ -47,6 +60,18 @@ def bench(
 
     require_device(device)
     settings = with_tuned_batch(settings, store)
-    run = import_module("benchmarks.command").run
+    command, options = import_module("benchmarks.command"), import_module("benchmarks.options").Options
     chosen = tuple(part.strip() for part in only.split(",") if part.strip())
-    typer.echo(run(name, settings, device, repeats, chosen, json_file, page, store))
+    asked = options(device, repeats, chosen, store, run, student, steps or 40, out)
+    typer.echo(command.run(name, settings, asked, json_file, page))
+
+
+def _settings(config: str, run: Path | None, changes: Sequence[str]) -> RunConfig:
+    """The run's own configuration if one is given."""
+    from prism_fast.config import assign, load_config, parse_assignments
+
+    if run is None:
+        return load_config(config, changes)
+    from prism_fast.dataset.run_directory import RunDirectory
+
+    return assign(RunDirectory(run).config(), parse_assignments(changes))

@@ -56,8 +56,8 @@ class ProgressBars:
     """Rich bars on a terminal, a plain line every ten seconds elsewhere; both on standard error."""
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[Callable[[int, int, float], None]]:
-        """Show one phase; the yielded function takes (done, total, value)."""
+    def phase(self, name: str) -> Iterator[Callable[[int, int, float | str], None]]:
+        """Show one phase; the yielded function takes (done, total, a number or words that say how it goes)."""
         if sys.stderr.isatty():
             with self._bar(name) as update:
                 yield update
@@ -65,7 +65,7 @@ class ProgressBars:
             yield self._lines(name)
 
     @contextmanager
-    def _bar(self, name: str) -> Iterator[Callable[[int, int, float], None]]:
+    def _bar(self, name: str) -> Iterator[Callable[[int, int, float | str], None]]:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -86,20 +86,38 @@ class ProgressBars:
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
             task = bars.add_task(name, total=None, value="")
-            yield lambda done, total, value: bars.update(task, completed=done, total=total, value=f"{value:.3g}")
+            yield lambda done, total, value: bars.update(task, completed=done, total=total, value=_brief(value))
 
     @staticmethod
-    def _lines(name: str) -> Callable[[int, int, float], None]:
-        shown = -_PLAIN_EVERY_S
+    def _lines(name: str) -> Callable[[int, int, float | str], None]:
+        began, shown = time.monotonic(), -_PLAIN_EVERY_S
+        first: int | None = None
 
-        def update(done: int, total: int, value: float) -> None:
-            nonlocal shown
+        def update(done: int, total: int, value: float | str) -> None:
+            nonlocal began, first, shown
             now = time.monotonic()
+            if first is None:  # what was done before is not what this took
+                began, first = now, done
             if now - shown >= _PLAIN_EVERY_S or done == total:
-                typer.echo(f"{name}: {done}/{total} ({value:.3g})", err=True)
+                typer.echo(
+                    f"{name}: {done}/{total} ({_brief(value)}){_left(done - first, total - done, now - began)}",
+                    err=True,
+                )
                 shown = now
 
         return update
+
+
+def _left(done: int, left: int, seconds: float) -> str:
+    """How long it still takes, where that can be said."""
+    if not done or not left:
+        return ""
+    minutes, rest = divmod(round(seconds / done * left), 60)
+    return f", {minutes}:{rest:02d} left"
+
+
+def _brief(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def log(line: str) -> None:

@@ -20,6 +20,7 @@ from prism_fast.cli.doctor import doctor
 from prism_fast.cli.engines import app as engines
 from prism_fast.cli.evaluate import evaluate
 from prism_fast.cli.export import export
+from prism_fast.cli.export_student import export_student
 from prism_fast.cli.extend import extend
 from prism_fast.cli.gpu_check import gpu_check
 from prism_fast.cli.kernels import kernels
@@ -36,6 +37,7 @@ from prism_fast.cli.study import study
 from prism_fast.cli.synthesize import synthesize
 from prism_fast.cli.tune import tune
 from prism_fast.cli.verify import verify
+from prism_fast.cli.views import views
 from prism_fast.cli.watch import watch
 from prism_fast.errors import PrismError, StoppedError
 
@@ -55,11 +57,13 @@ app.command()(tune)
 app.command()(plan)
 app.command()(watch)
 app.command()(export)
+app.command("export-student")(export_student)
 app.command()(extend)
 app.command()(repair)
 app.command()(stats)
 app.command()(merge)
 app.command()(select)
+app.command()(views)
 app.add_typer(minis, name="minis")
 app.add_typer(engines, name="engines")
 app.add_typer(prompts, name="prompts")

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from prism_fast.config.augment import AugmentConfig
 from prism_fast.config.base import MOST_ROWS, MOST_SIDE, MOST_STEPS, Document, require_area
 from prism_fast.config.losses import FEATURE_LOSSES, KL, HardLabel, Loss
+from prism_fast.config.recipes import with_recipe
 
 Optimizer = Literal["adamw", "sgd", "lamb", "lion", "muon", "adan", "nadamw"]
 
@@ -19,8 +20,8 @@ class ValidationConfig(Document):
     share: float = Field(0.0, ge=0, le=0.5, description="part of the samples that is held out; 0: none")
     most: int = Field(2048, ge=1, description="samples held out at most")
     every: int = Field(200, ge=1, le=MOST_STEPS, description="steps between two looks")
-    patience: int | None = Field(None, ge=1, description="looks without a better one before training stops; null: never")
-    pictures: str | None = Field(None, description="folder of real pictures that are looked at too; they decide nothing")
+    patience: int | None = Field(None, ge=1, description="looks without a better one until training stops; null: never")
+    pictures: str | None = Field(None, description="folder of real pictures looked at too; they decide nothing")
 
 
 class InheritConfig(Document):
@@ -53,6 +54,7 @@ class StudentConfig(Document):
 class DistillConfig(Document):
     """The distillation recipe; the same for every student of a comparison."""
 
+    recipe: str | None = Field(None, description="fast, patient or a3-like: holds where nothing else is said")
     student: str = Field("resnet10t", description="timm model name")
     student_from: Literal["scratch", "teacher"] = Field(
         "scratch", description="fresh weights of 'student', or the teacher's own as 'inherit' says"
@@ -95,6 +97,11 @@ class DistillConfig(Document):
     validation: ValidationConfig = ValidationConfig()
     checkpoint_every: int = Field(200, ge=1, le=MOST_STEPS)
     seed: int = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipe(cls, data: Any) -> Any:
+        return with_recipe(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _ordered(self) -> DistillConfig:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from prism_fast.config.recipes import recipe, recipes
 from prism_fast.config.schema import RunConfig
 from prism_fast.errors import ConfigError, InputError
 from prism_fast.storage.yaml_document import cut, load_yaml
@@ -117,6 +118,8 @@ def _put(data: dict[str, Any], key: str, value: object) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {cut(key)}: {_short(parent)} is not a section of the configuration")
     node[last] = value
+    if key == "distill.recipe" and value in recipes():  # whoever asks for one by name means all of it
+        node.update(recipe(str(value)))
 
 
 def _validated(data: dict[str, Any], name: str = "") -> RunConfig:

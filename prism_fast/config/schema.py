@@ -240,6 +240,7 @@ class SlurmConfig(Document):
 
     partition: str | None = None
     time_min: int = Field(240, ge=1, le=MOST_MINUTES, description="after that the worker is requeued")
+    ranks_per_node: int = Field(8, ge=1, le=MOST_CORES, description="of a distillation: ranks, and GPUs, of a node")
 
 
 class LaunchConfig(Document):

@@ -12,17 +12,22 @@ from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons
 
 from prism_fast.config import DistillConfig
 from prism_fast.data.batch import Batch
+from prism_fast.data.part import Part
+from prism_fast.data.source import Source, StoredViews
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError
+
+__all__ = ["Loader", "Part", "open_loader", "reasons"]
 
 _log = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """An endless stream of batches; every ``rows`` consecutive samples are one shuffled epoch.
+    """An endless stream of batches; every ``rows`` consecutive pictures are one shuffled epoch.
 
-    The stream is a function of (shards, seed, batch size). ``state_dict`` after k batches, loaded into a new loader,
-    continues with batch k bit for bit. Batches run across the end of an epoch.
+    The stream is a function of (shards, recipe) and the same for both loaders and any number of ranks: the ranks' parts
+    of a step, one after another, are what a single rank gives. ``state_dict`` after k batches, the same on every rank,
+    loaded into a new loader, continues with batch k bit for bit. Batches run across the end of an epoch.
     """
 
     def __iter__(self) -> Iterator[Batch]: ...
@@ -55,12 +60,29 @@ def reasons(name: str, device: torch.device) -> list[str]:
 
 
 def open_loader(
-    shards: ShardSet, config: DistillConfig, device: str | torch.device, mean: Sequence[float], std: Sequence[float]
+    shards: ShardSet,
+    config: DistillConfig,
+    device: str | torch.device,
+    mean: Sequence[float],
+    std: Sequence[float],
+    part: Part | None = None,
+    image_size: int | None = None,
 ) -> Loader:
     """Open the loader that the configuration names.
 
+    Args:
+        shards: what it reads.
+        config: the recipe; its batch is that of all ranks.
+        device: where batches are needed.
+        mean: of the students' pictures.
+        std: of the students' pictures.
+        part: the rank that loads, of several; none: it is alone.
+        image_size: side of the pictures, if another than the recipe's.
+
     Raises:
-        InputError: it cannot run here; the message lists every reason. There is no fallback.
+        InputError: it cannot run here, and there is no fallback; the message lists every reason. Or the ranks cannot
+            share a batch.
+        DataError: the recipe wants views, and the shards lack them.
     """
     target = torch.device(device)
     why = reasons(config.loader, target)
@@ -68,10 +90,20 @@ def open_loader(
         other = "torch" if config.loader == "dali" else "dali"
         raise InputError(f"loader {config.loader!r} cannot run: {'; '.join(why)}. Try distill.loader={other}")
     _log.info("loader %s: %d samples in %d shards", config.loader, shards.rows, len(shards.shards))
+    source = Source(shards, config, part, _stored_views(shards, config))
+    settings = (source, target, mean, std, image_size or config.image_size)
     if config.loader == "dali":
         from prism_fast.data.dali import DaliLoader
 
-        return DaliLoader(shards, config, target, mean, std)
+        return DaliLoader(*settings)
     from prism_fast.data.torch_loader import TorchLoader
 
-    return TorchLoader(shards, config, target, mean, std)
+    return TorchLoader(*settings)
+
+
+def _stored_views(shards: ShardSet, config: DistillConfig) -> StoredViews | None:
+    if config.teacher != "views":
+        return None
+    from prism_fast.dataset.view_labels import open_view_labels
+
+    return open_view_labels(shards)

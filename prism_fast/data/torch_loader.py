@@ -1,133 +1,89 @@
-"""Plain torch loader: counter-based shuffling and augmentation, no other dependency than Pillow.
-
-Every draw comes from Philox keyed by (seed, stream, epoch, sample), so the stream can be entered at any batch.
-"""
+"""Plain torch loader: no other dependency than Pillow. The same samples and the same pixels as DALI's."""
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prism_fast.config import DistillConfig
-from prism_fast.data.batch import Batch, require_labels
-from prism_fast.dataset.shard import Entry, Logits, Shard
-from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.errors import DataError
+from prism_fast.data.ahead import Ahead
+from prism_fast.data.batch import Batch
+from prism_fast.data.source import Encoded, Source
+from prism_fast.data.state import position_of, state_of
 from prism_fast.sampling.transfer import to_device
+from prism_fast.views.render import render
 
+#: Of decoded pictures, which are kept while they fit.
 CACHE_BYTES = 1 << 30
-_ATTEMPTS = 10
-_ASPECT = (3 / 4, 4 / 3)
-_SHUFFLE, _AUGMENT = 0, 1
-
-
-def _generator(seed: int, stream: int, epoch: int, sample: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, stream, epoch, sample]))
-
-
-def crop_box(
-    rng: np.random.Generator, height: int, width: int, scale: tuple[float, float]
-) -> tuple[int, int, int, int]:
-    """Top, left, height, width of a random crop: area uniform in ``scale``, aspect log-uniform in 3/4..4/3.
-
-    Reference: Szegedy et al. 2015, Going Deeper with Convolutions, section 6. Like DALI and torchvision, ten attempts,
-    then the whole picture.
-    """
-    for _ in range(_ATTEMPTS):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    return 0, 0, height, width
-
-
-class _Pictures:
-    """Random access to the samples of a shard set."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self._entries: list[tuple[Shard, Entry]] = []
-        self._cache: dict[int, Tensor] = {}
-        labels: list[int] = []
-        logits: list[Logits] = []
-        for shard in shards.shards:
-            with shard.open() as reader:
-                entries = shard.entries()
-                found = [reader.label(entry) for entry in entries]
-                logits += [reader.logits(entry) for entry in entries]
-            require_labels(torch.tensor(found), shards.classes, shard.tar)
-            self._entries += [(shard, entry) for entry in entries]
-            labels += found
-        self.labels = torch.tensor(labels)
-        self.logits = torch.from_numpy(np.stack(logits).astype(np.float32))
-        self._caching = self._decode(0).numel() * shards.rows < CACHE_BYTES
-
-    def _decode(self, index: int) -> Tensor:
-        shard, entry = self._entries[index]
-        with shard.open() as reader:
-            return reader.image(entry)
-
-    def image(self, index: int) -> Tensor:
-        """The decoded picture, uint8 (3, h, w)."""
-        if index not in self._cache:
-            picture = self._decode(index)
-            if not self._caching:
-                return picture
-            self._cache[index] = picture
-        return self._cache[index]
+_MAX_THREADS = 4
 
 
 class TorchLoader:
     """See :class:`prism_fast.data.loader.Loader`. Pictures are kept decoded while they fit in 1 GiB."""
 
     def __init__(
-        self, shards: ShardSet, config: DistillConfig, device: torch.device, mean: Sequence[float], std: Sequence[float]
+        self, source: Source, device: torch.device, mean: Sequence[float], std: Sequence[float], side: int
     ) -> None:
-        self._config, self._device, self._rows = config, device, shards.rows
-        self._pictures = _Pictures(shards)
+        self._source, self._device, self._side = source, device, side
+        half = device.type == "cuda" and source.config.precision != "float32"
+        self._dtype = torch.float16 if half else torch.float32
         self._mean, self._std = (torch.tensor(x).view(3, 1, 1).to(device) for x in (mean, std))
-        self._position = 0
-        self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.empty(0, np.int64))
+        self._threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="prism-fast-decoder")
+        self._cache: dict[int, Tensor] = {}
+        self._cached = 0
+        self._open(0)
+
+    def _open(self, position: int) -> None:
+        self._position = position
+        self._ahead = Ahead(self._rendered, position, self._source.step)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        positions = range(self._position, self._position + self._config.batch_size)
-        draws = [self._draw(position) for position in positions]
-        images = torch.stack([self._image(epoch, index) for epoch, index in draws])
-        rows = torch.tensor([index for _, index in draws])
-        self._position = positions.stop
-        # A GPU gets bytes, a quarter of the floats, in one copy that nobody waits for.
-        given = [images, self._pictures.labels[rows], self._pictures.logits[rows]]
-        pixels, labels, logits = to_device(given, self._device)
-        return Batch((pixels.float() / 255 - self._mean) / self._std, labels, logits)
+        encoded, pixels = self._ahead.take()
+        self._position += self._source.step
+        given = [pixels, torch.from_numpy(encoded.labels), torch.from_numpy(encoded.logits)]
+        images, labels, logits = to_device(given, self._device)
+        images = ((images - self._mean) / self._std).to(self._dtype, memory_format=torch.channels_last)
+        return Batch(images, labels, logits.float(), encoded.positions)
 
-    def _draw(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self._rows)
-        if self._order[0] != epoch:
-            self._order = (epoch, _generator(self._config.seed, _SHUFFLE, epoch, 0).permutation(self._rows))
-        return epoch, int(self._order[1][place])
+    def _rendered(self, position: int) -> tuple[Encoded, Tensor]:
+        """A step's part and its pixels (n, 3, s, s), in 0..1."""
+        encoded = self._source.read(position)
+        pixels = torch.empty(len(encoded.positions), 3, self._side, self._side)
+        pieces = np.array_split(np.arange(len(encoded.pictures)), self._threads)
+        for done in [self._decoders.submit(self._render, encoded, pixels, piece) for piece in pieces]:
+            done.result()
+        return encoded, pixels
 
-    def _image(self, epoch: int, index: int) -> Tensor:
-        from torchvision.transforms.v2 import functional as transforms
+    def _render(self, encoded: Encoded, pixels: Tensor, places: np.ndarray[Any, Any]) -> None:
+        views = self._source.config.views_per_decode
+        for place in places:
+            picture = self._picture(encoded, int(place))
+            for row in range(place * views, (place + 1) * views):
+                pixels[row] = render(picture, encoded.boxes[row].tolist(), bool(encoded.flips[row]), self._side)
 
-        picture = self._pictures.image(index)
-        rng = _generator(self._config.seed, _AUGMENT, epoch, index)
-        flip = bool(rng.random() < 0.5) and self._config.flip
-        box = crop_box(rng, picture.shape[1], picture.shape[2], self._config.crop_scale)
-        size = [self._config.image_size, self._config.image_size]
-        crop: Tensor = transforms.resized_crop(picture, *box, size, antialias=True)
-        return crop.flip(2) if flip else crop
+    def _picture(self, encoded: Encoded, place: int) -> Tensor:
+        """The decoded picture, uint8 (3, h, w)."""
+        row = int(encoded.rows[place])
+        picture = self._cache.get(row)
+        if picture is None:
+            picture = self._source.decoded(encoded, place)
+            if self._cached + picture.numel() <= CACHE_BYTES:
+                self._cache[row] = picture
+                self._cached += picture.numel()
+        return picture
 
     def state_dict(self) -> dict[str, Any]:
-        """Samples drawn so far."""
-        return {"loader": "torch", "position": self._position}
+        """Pictures given to all ranks so far."""
+        return state_of("torch", self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved position.
@@ -135,9 +91,13 @@ class TorchLoader:
         Raises:
             DataError: the state is another loader's.
         """
-        if state.get("loader") != "torch":
-            raise DataError(f"loader state was saved by {state.get('loader')!r}, this is the torch loader")
-        self._position = int(state["position"])
+        position = position_of("torch", state)
+        self._ahead.close()
+        self._open(position)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """End the threads and forget the pictures."""
+        self._ahead.close()
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
+        self._cache.clear()

@@ -96,6 +96,14 @@ def _prompts(config: RunConfig) -> list[str]:
     return [*lines, *negative]
 
 
+def _views(config: RunConfig) -> list[str]:
+    views = config.views
+    if not views.count:
+        return []
+    area = f"{views.crop_scale[0]:.0%} to {views.crop_scale[1]:.0%} of the area"
+    return [f"`.views` holds the teacher's logits of {views.count} random crops, {area}."]
+
+
 def dataset_card(config: RunConfig, records: Sequence[Record], files: str = "shards/*.tar") -> str:
     """The card of a dataset in the field's usual form; ``files`` is where its samples lie, for ``datasets``."""
     rows, first = sum(r.rows for r in records), records[0]
@@ -117,5 +125,6 @@ def dataset_card(config: RunConfig, records: Sequence[Record], files: str = "sha
         "",
         "Each sample: image, `.cls` and `.label` (class), `.logits` (teacher logits, float16), `.json` (prompt, "
         "energies).",
+        *_views(config),
     ]
     return _front_matter(config, rows, files) + "\n".join(body) + "\n"

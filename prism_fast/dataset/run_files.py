@@ -17,6 +17,7 @@ from prism_fast.dataset.margins import load_margins
 from prism_fast.dataset.plan import PlanFile, differing_row, plan_rows
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory, manifest_rows
+from prism_fast.dataset.view_files import problem_of_views, view_files
 from prism_fast.errors import DataError, InputError
 from prism_fast.labels.load import load_label_space
 from prism_fast.labels.space import LabelSpace
@@ -40,7 +41,7 @@ class Damage:
 
 
 def damages(directory: RunDirectory, records: Mapping[int, Record]) -> Iterator[Damage]:
-    """What is wrong with plan, engines, margins and selection; with manifest and card if every shard is finished.
+    """What is wrong with plan, engines, margins, selection and views; with manifest and card if all is finished.
 
     A file that a run need not have may be missing. The plan's rows are compared with those that the configuration gives
     if its label file is still the one that the run was begun with.
@@ -55,6 +56,7 @@ def damages(directory: RunDirectory, records: Mapping[int, Record]) -> Iterator[
     yield from _of_decisions(directory)
     yield from _of_choices(directory)
     yield from _of_selection(directory)
+    yield from _of_views(directory, records)
     if len(records) == directory.layout().shards:
         yield from _of_finish(directory, records)
 
@@ -130,6 +132,13 @@ def _of_selection(directory: RunDirectory) -> Iterator[Damage]:
             read_ledger(directory.path)
         except DataError as error:
             yield Damage(path, str(error))
+
+
+def _of_views(directory: RunDirectory, records: Mapping[int, Record]) -> Iterator[Damage]:
+    layout = directory.layout()
+    for path in view_files(directory.path):
+        if problem := problem_of_views(path, layout, records.get(int(path.stem))):
+            yield Damage(path, problem)
 
 
 def _of_finish(directory: RunDirectory, records: Mapping[int, Record]) -> Iterator[Damage]:

@@ -12,6 +12,9 @@ import torch
 class Sample:
     """One finished sample.
 
+    ``views`` are the teacher's logits of its first views, as the run's ``ViewCodec`` stores them, where a run has any.
+    ``encoded`` is the image as a shard stores it, where somebody had to encode it already.
+
     Shapes: image uint8 (3, h, w), logits (classes,).
     """
 
@@ -20,3 +23,5 @@ class Sample:
     label: int
     logits: torch.Tensor
     meta: dict[str, Any]
+    views: bytes | None = None
+    encoded: bytes | None = None

@@ -29,15 +29,26 @@ _BLOCK = 512
 _END_OF_ARCHIVE = bytes(2 * _BLOCK)
 
 
+def decode_image(data: bytes) -> torch.Tensor:
+    """An encoded image, uint8 (3, h, w); Pillow gives the interpreter's lock back meanwhile."""
+    with Image.open(io.BytesIO(data)) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One sample's line of an index: where its parts lie in the tar; ``meta`` is the ``.json``."""
+    """One sample's line of an index: where its parts lie in the tar; ``meta`` is the ``.json``.
+
+    ``views`` are the teacher's logits of its views, in a run that stores them with the sample.
+    """
 
     index: int
     image: Member
     label: Member
     logits: Member
     meta: Member
+    views: Member | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,8 @@ class Shard:
             if any(member.offset < _BLOCK or member.size < 0 for member in members.values()):
                 raise ValueError("a place outside of the tar")
             index, *_ = words[3].split(".")
-            entry = Entry(int(index), *(members[ext] for ext in (extension, "label", "logits", "json")))
+            image, label, logits, meta = (members[ext] for ext in (extension, "label", "logits", "json"))
+            entry = Entry(int(index), image, label, logits, meta, members.get("views"))
         except (KeyError, ValueError, IndexError) as error:
             wanted = f"{extension}, label, logits, json"
             raise DataError(f"{self.index}: a sample lacks one of {wanted}: {line[:80]!r}") from error
@@ -167,6 +179,17 @@ class Shard:
             for entry in self.entries():
                 yield reader.sample(entry)
 
+    def decoded(self, entry: Entry, data: bytes) -> torch.Tensor:
+        """A sample's image from its bytes, uint8 (3, h, w).
+
+        Raises:
+            DataError: they are no image.
+        """
+        try:
+            return decode_image(data)
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            raise self.unreadable(f"sample {entry.index} is no {self.record.image_ext}: {error}") from error
+
     def unreadable(self, error: object) -> DataError:
         """The error to raise when a part cannot be read."""
         return DataError(f"{self.tar} cannot be read ({error}); 'prism-fast verify' says what to do")
@@ -185,7 +208,8 @@ class Shard:
         lines = self._lines(listed)
         # Lines that have the recorded hash are as they were written; parsing a million takes a quarter of a minute.
         entries = map(self._entry, {lines[0], lines[-1]} if as_recorded else lines)
-        last = max((m for e in entries for m in (e.image, e.label, e.logits)), key=lambda member: member.offset)
+        members = (m for e in entries for m in (e.image, e.label, e.logits, e.views) if m)
+        last = max(members, key=lambda member: member.offset)
         size = self.tar.stat().st_size
         if size < last.offset + last.size + len(_END_OF_ARCHIVE) or size % _BLOCK:
             raise DataError(f"{self.tar} is truncated: {size} bytes; synthesize the shard again")
@@ -235,14 +259,7 @@ class ShardReader:
 
     def image(self, entry: Entry) -> torch.Tensor:
         """The decoded image, uint8 (3, h, w)."""
-        data = self._read(entry.image)
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                pixels = np.array(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            extension = self._shard.record.image_ext
-            raise self._shard.unreadable(f"sample {entry.index} is no {extension}: {error}") from error
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return self._shard.decoded(entry, self._read(entry.image))
 
     def label(self, entry: Entry) -> int:
         """The class."""

@@ -62,14 +62,16 @@ def _encode_jpeg(picture: Image.Image, quality: int) -> bytes:
 def encode_sample(sample: Sample, extension: str, quality: int) -> EncodedSample:
     """A sample's files, in their order."""
     meta = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False).encode()
+    image = encode_image(sample.image, extension, quality) if sample.encoded is None else sample.encoded
     files = (
-        (extension, encode_image(sample.image, extension, quality)),
+        (extension, image),
         ("cls", str(sample.label).encode()),
         ("label", np.int32(sample.label).tobytes()),
         ("json", meta),
         ("logits", sample.logits.to(torch.float16).numpy().astype("<f2").tobytes()),
     )
-    return EncodedSample(sample.index, sample.meta, files)
+    views = () if sample.views is None else (("views", sample.views),)
+    return EncodedSample(sample.index, sample.meta, files + views)
 
 
 def tar_bytes(samples: Sequence[Sample], extension: str, quality: int) -> tuple[bytes, str]:

@@ -28,8 +28,8 @@ _HASH = 64
 class Checkpoint:
     """Everything that decides the steps after ``step``.
 
-    The learning rate is a function of ``step``, so there is no scheduler state. ``identity`` names the recipe and the
-    data: a checkpoint of another recipe is refused, never adapted.
+    Learning rate and random numbers are functions of ``step``, so neither has a state. ``identity`` names the recipe
+    and the data: a checkpoint of another recipe is refused, never adapted.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -39,8 +39,9 @@ class Checkpoint:
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
+    loss: dict[str, Tensor]
+    scaler: dict[str, Any]
     loader: dict[str, Any]
-    rng: dict[str, Tensor]
     history: Annotated[list[dict[str, StrictFloat]], Field(min_length=1)]
 
 
@@ -71,6 +72,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     with checked(path):
         found = torch.load(io.BytesIO(_state(read(path))), map_location="cpu", weights_only=True)
+        if isinstance(found, dict) and "rng" in found:
+            raise ValueError("it is of a version whose batches were other ones")
         _CHECKPOINT.validate_python(found)
         checkpoint = Checkpoint(**found)  # as it was saved: what was validated are copies
         _require_step(checkpoint)
@@ -128,30 +131,3 @@ def _reason(error: Exception) -> str:
         return error.strerror or str(error)
     first_line = (str(error).splitlines() or [""])[0]
     return cut(first_line or type(error).__name__)
-
-
-def require_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a restored optimiser whose averages are not those of its parameters, which it would say at its next step.
-
-    Raises:
-        ValueError: one has another shape.
-    """
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
-            if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
-                raise ValueError(f"optimizer: {name} is {[*value.shape]} for a parameter of {[*parameter.shape]}")
-
-
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """State of the generators that layers such as dropout draw from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Put the generators back."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

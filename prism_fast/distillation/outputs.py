@@ -1,4 +1,4 @@
-"""What a network says of a batch."""
+"""What a network says of a batch, and what the batch was made for."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from prism_fast.models.outputs import Outputs
 
-@dataclass(frozen=True)
-class Outputs:
-    """Logits and, where a loss compares them, features.
-
-    Shapes: logits (n, classes); maps (n, c, h, w) each, from the input on; pooled (n, c), before the classifier.
-    """
-
-    logits: Tensor
-    maps: tuple[Tensor, ...] = ()
-    pooled: Tensor | None = None
+__all__ = ["Labels", "Outputs"]
 
 
 @dataclass(frozen=True)

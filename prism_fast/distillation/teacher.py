@@ -7,22 +7,40 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from prism_fast.distillation.losses.features import Featured
+from prism_fast.distillation.outputs import Outputs
+from prism_fast.errors import DataError
 from prism_fast.models.classifier import Classifier
 
 
 class LiveTeacher(nn.Module):
-    """Logits (n, classes) of normalised pictures of any size (n, 3, h, w), resized to the teacher's."""
+    """What a teacher says of normalised pictures (n, 3, h, w), resized to its own size; ``maps``: its features too."""
 
-    def __init__(self, teacher: Classifier) -> None:
+    def __init__(self, teacher: Classifier, maps: bool = False) -> None:
         super().__init__()
-        self.net, self.size = teacher.net, teacher.config.image_size
+        self.net, self.size = Featured(teacher.net, maps), teacher.config.image_size
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Outputs:
         """Antialiased bilinear resize, then the network."""
-        side = (self.size, self.size)
-        if tuple(images.shape[-2:]) != side:
-            images = F.interpolate(images, size=side, mode="bilinear", antialias=True, align_corners=False)
-        logits: torch.Tensor = self.net(images)
-        return logits
+        outputs: Outputs = self.net(resized(images, self.size))
+        return outputs
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Pictures (n, 3, h, w) of ``size`` pixels, antialiased bilinear."""
+    if tuple(images.shape[-2:]) == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def require_logits(found: Tensor, held: Tensor) -> None:
+    """Refuse a live teacher of other classes than the shards'.
+
+    Raises:
+        DataError: it is one.
+    """
+    if found.shape != held.shape:
+        raise DataError(f"the live teacher gives {[*found.shape]} logits, the shards hold {[*held.shape]}")

@@ -19,7 +19,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prism_fast.compile.parts import Parts
+from prism_fast.config import DistillConfig
+from prism_fast.distillation.student import create_student
 from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier
+from prism_fast.models.classifier import Classifier
 from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet
 from prism_fast.models.text import TextHidden, TextPenultimate
 from prism_fast.synthesis.synthesizer import Synthesizer
@@ -44,6 +47,17 @@ class PartCost:
 
 
 @dataclass(frozen=True)
+class LessonCost:
+    """A step of a distillation: each student's three passes, of which the backward one is two, and a teacher's one.
+
+    ``teacher`` is None where the teacher sees no view: its stored logits are the targets.
+    """
+
+    students: tuple[PartCost, ...]
+    teacher: PartCost | None
+
+
+@dataclass(frozen=True)
 class RunCost:
     """All parts of a run; ``weight_bytes`` counts weights that parts share once, as if float32."""
 
@@ -51,6 +65,7 @@ class RunCost:
     classes: int
     parts: tuple[PartCost, ...]
     weight_bytes: int
+    lesson: LessonCost | None = None
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
@@ -215,6 +230,32 @@ def _modules(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Mo
     }
 
 
+def count_lesson(config: DistillConfig, teacher: Classifier) -> LessonCost:
+    """Count a distillation's students, and what a teacher on the meta device does for them.
+
+    A student that inherits is counted as if all of the teacher were left of it.
+
+    Raises:
+        InputError: timm knows no such student, or it does not take such pictures.
+    """
+
+    def passes(name: str, calls: int, net: nn.Module, size: int) -> PartCost:
+        images = torch.zeros(config.batch_size, 3, size, size, device="meta")
+        return count_call(name, calls, net, lambda: net(images))
+
+    students, classes = list[PartCost](), teacher.config.num_classes
+    with torch.no_grad():
+        for recipe in config.each_student():
+            if recipe.student_from == "teacher":
+                students.append(passes("the teacher's heir", 3, teacher.net, teacher.config.image_size))
+                continue
+            with torch.device("meta"):
+                net = create_student(recipe.student, classes, recipe.image_size)
+            students.append(passes(recipe.student, 3, net.eval(), recipe.image_size))
+        own = passes("teacher", 1, teacher.net, teacher.config.image_size) if config.teacher != "stored" else None
+    return LessonCost(tuple(students), own)
+
+
 def count_run(synthesizer: Synthesizer) -> RunCost:
     """Count every part of a run that :func:`prism_fast.estimate.outline.outline_run` gave."""
     shapes = _Shapes(synthesizer)
@@ -227,4 +268,5 @@ def count_run(synthesizer: Synthesizer) -> RunCost:
         synthesizer.teacher.config.num_classes,
         parts,
         sum(weights.values()),
+        count_lesson(synthesizer.config.distill, synthesizer.teacher),
     )

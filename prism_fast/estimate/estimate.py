@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from prism_fast.config import RunConfig
-from prism_fast.estimate.count import PartCost, RunCost
+from prism_fast.estimate.count import RunCost
 from prism_fast.estimate.devices import Device
+from prism_fast.estimate.distillation import Distillation, estimate_distillation
 from prism_fast.estimate.measured import Measured
+from prism_fast.estimate.roofline import Efficiency, Limit, bytes_ratio, roofline_seconds
 
-Limit = Literal["compute", "memory"]
-_FLOAT32 = 4
+__all__ = [
+    "Distillation",
+    "Efficiency",
+    "Estimate",
+    "PartTime",
+    "Request",
+    "make_estimate",
+    "peak_memory_bytes",
+    "precision_of",
+    "storage_bytes",
+]
+
 #: Bytes of a picture per pixel. Photographs lie near these; flat drawings need a third of them as PNG.
 _PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.35}
 #: Per sample besides image and logits: five tar headers and their padding, prompt and energies, the index.
 _OVERHEAD = 5 * (512 + 256) + 500 + 150
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """What part of a data sheet's peak is reached.
-
-    Compute: SDXL at 1024 pixels, 30 steps, is about 370 TFLOP; compiled in bfloat16 on an A100 it took 2.54 s
-    (pytorch.org/blog/accelerating-generative-ai-3), 47 % of that card's 312 TFLOP/s. Bandwidth: ours, not measured.
-    """
-
-    compute: float = 0.45
-    bandwidth: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Request:
     images: int
     count: int
     usd_per_hour: float
-    efficiency: Efficiency = Efficiency()
+    efficiency: Efficiency = field(default_factory=Efficiency)
     price_from: str = "as given"
 
 
@@ -72,6 +71,7 @@ class Estimate:
     limited_by: str
     parts: tuple[PartTime, ...]
     assumptions: tuple[str, ...]
+    distillation: Distillation | None = None
 
 
 def precision_of(config: RunConfig) -> str:
@@ -81,27 +81,15 @@ def precision_of(config: RunConfig) -> str:
     return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[config.sampling.dtype]
 
 
-def _bytes_ratio(precision: str) -> float:
-    return 1.0 if precision == "fp32" else 2 / _FLOAT32
-
-
-def _seconds(cost: PartCost, device: Device, precision: str, efficiency: Efficiency) -> tuple[float, Limit]:
-    """Roofline of a part's calls in one batch: the slower of computing and moving."""
-    compute = cost.calls * cost.flops / (device.peak(precision) * efficiency.compute)
-    moved = cost.calls * cost.moved_bytes * _bytes_ratio(precision)
-    memory = moved / (device.bandwidth * efficiency.bandwidth)
-    return (compute, "compute") if compute >= memory else (memory, "memory")
-
-
 def _part_times(cost: RunCost, device: Device, precision: str, efficiency: Efficiency) -> tuple[PartTime, ...]:
-    timed = [(part, *_seconds(part, device, precision, efficiency)) for part in cost.parts if part.calls]
+    timed = [(part, *roofline_seconds(part, device, precision, efficiency)) for part in cost.parts if part.calls]
     whole, n = sum(seconds for _, seconds, _ in timed), cost.batch_size
     return tuple(
         PartTime(
             part.part,
             part.calls,
             part.calls * part.flops / n / 1e12,
-            part.calls * part.moved_bytes * _bytes_ratio(precision) / n / 1e9,
+            part.calls * part.moved_bytes * bytes_ratio(precision) / n / 1e9,
             1e3 * seconds / n,
             seconds / whole,
             limit,
@@ -132,7 +120,7 @@ def peak_memory_bytes(config: RunConfig, cost: RunCost, precision: str) -> float
     beside its engine. When all engines are opened, the float32 networks are still there. Afterwards only those are
     that no engine computes.
     """
-    ratio, streams = _bytes_ratio(precision), config.launch.streams
+    ratio, streams = bytes_ratio(precision), config.launch.streams
     called = [part for part in cost.parts if part.calls]
     if config.engines.backend == "eager":
         return (cost.weight_bytes + streams * max(part.activation_bytes for part in called)) * ratio
@@ -181,7 +169,15 @@ def make_estimate(
         limited_by=f"{slowest.part} ({slowest.share:.0%} of the time, bound by {slowest.limit})",
         parts=parts,
         assumptions=_assumptions(config, request, device, precision, measured),
+        distillation=_distillation(config, cost, request, device),
     )
+
+
+def _distillation(config: RunConfig, cost: RunCost, request: Request, device: Device) -> Distillation | None:
+    if cost.lesson is None:
+        return None
+    images, count, price = request.images, request.count, request.usd_per_hour
+    return estimate_distillation(config, cost.lesson, images, count, price, device, request.efficiency)
 
 
 def _assumptions(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from prism_fast.dataset.sample import Sample
 from prism_fast.errors import InputError
 from prism_fast.evaluation.accuracy import Accuracy, evaluate_classifier
+from prism_fast.evaluation.cost import Cost
 from prism_fast.evaluation.diversity import (
     ClassDiversity,
     Labelled,
@@ -79,7 +80,7 @@ class ImageSet(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Everything measured, ``evaluation.json``."""
+    """Everything measured, ``evaluation.json``. ``costs`` are by network, as in ``scores``; older files have none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -87,6 +88,7 @@ class Evaluation(BaseModel):
     sets: tuple[ImageSet, ...]
     real_energies: tuple[float, ...]
     features: str
+    costs: dict[str, Cost] = Field(default_factory=dict)
 
     def top1(self, network: str, test_set: str) -> float | None:
         """Top-1 of a network on a test set, None when it was not measured."""

@@ -36,6 +36,7 @@ from prism_fast.labels.load import load_label_space
 
 if TYPE_CHECKING:
     from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored
+    from prism_fast.evaluation.cost import Cost
 
 PER_CLASS, PAIRS = 8, 16
 STUDENT_NAMES = {
@@ -126,6 +127,7 @@ def _numbers(evaluation: Evaluation) -> tuple[NumberRow, ...]:
         )
         for s in evaluation.scores
     ]
+    rows += [row for name, cost in evaluation.costs.items() for row in _cost(STUDENT_NAMES.get(name, name), cost)]
     for made in evaluation.sets:
         mean = sum(made.energies) / len(made.energies)
         rows += [
@@ -145,6 +147,25 @@ def _numbers(evaluation: Evaluation) -> tuple[NumberRow, ...]:
             *_class_means(made),
         ]
     return tuple(rows)
+
+
+def _cost(name: str, cost: Cost) -> list[NumberRow]:
+    """What a network costs; a row for each backend that it was timed in."""
+    half = f"float32; {cost.half_size_bytes / 1e6:.3g} MB in float16"
+    return [
+        NumberRow(f"{name}: parameters", cost.parameters),
+        NumberRow(f"{name}: multiply-adds", cost.gmac, unit="GMAC", note=f"an image of {cost.image_size} px"),
+        NumberRow(f"{name}: weights", cost.size_bytes / 1e6, unit="MB", note=half),
+        *(
+            NumberRow(
+                f"{name}: {one.backend}, {one.batch} image{'s' if one.batch > 1 else ''}",
+                one.ms,
+                unit="ms",
+                note=f"median, CPU, {one.threads} thread{'s' if one.threads > 1 else ''}",
+            )
+            for one in cost.latency
+        ),
+    ]
 
 
 def _class_means(made: ImageSet) -> list[NumberRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prism_fast.errors import DataError, InputError
+from prism_fast.models.architecture import create_network, fixed_side, refusal
 from prism_fast.models.classifier_config import ClassifierConfig, Description, describe
-from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_weights
+from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_shapes, read_weights
 from prism_fast.models.json_object import read_object
 from prism_fast.models.pretrained import pretrained_network
+from prism_fast.models.structure.build import Shapes, build
 from prism_fast.models.transformers_classifier import is_transformers, load_transformers, outline_transformers
 from prism_fast.storage.files import building, replace
 
@@ -40,10 +42,11 @@ _SIDECAR = (
 
 @dataclass(frozen=True)
 class Classifier:
-    """A timm network with what its pixels must look like."""
+    """A timm network with what its pixels must look like, and timm's arguments for it besides its name and size."""
 
     net: nn.Module
     config: ClassifierConfig
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1], (n, 3, s, s), to the network's input."""
@@ -65,46 +68,6 @@ class Classifier:
         return torch.cat(parts)
 
 
-def create_network(architecture: str, num_classes: int, image_size: int, **options: Any) -> nn.Module:
-    """A timm network with fresh weights; one that would refuse images of ``image_size`` (ViT) is made for them.
-
-    Raises:
-        InputError: timm knows no such architecture, or it cannot be made so.
-    """
-    sized = {"img_size": image_size} if _needs_size(architecture, image_size, options) else {}
-    try:
-        return _create(architecture, num_classes, **sized, **options)
-    except (AssertionError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{architecture} cannot be made for {num_classes} classes and images of {image_size} pixels: {first}"
-        ) from error
-
-
-def _needs_size(architecture: str, image_size: int, options: Mapping[str, Any]) -> bool:
-    """Whether the network must be told its size: many that are made for one take all."""
-    if _fixed_side(architecture) in (None, image_size) or "img_size" in options:
-        return False
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _refusal(_create(architecture, 1).eval(), image_size) is not None
-
-
-def _create(architecture: str, num_classes: int, **options: Any) -> nn.Module:
-    net: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **options)
-    return net
-
-
-def _fixed_side(architecture: str) -> int | None:
-    """The image size that timm's network is made for unless told, if it takes no other."""
-    if not timm.is_model(architecture):
-        raise InputError(f"timm knows no architecture {architecture!r}")
-    try:
-        known: Any = timm.get_pretrained_cfg(architecture)
-    except RuntimeError as error:  # an unknown tag
-        raise InputError(f"architecture {architecture!r}: {str(error).splitlines()[0]}") from error
-    return int(known.input_size[1]) if known is not None and known.fixed_input_size else None
-
-
 def require_input_size(classifier: Classifier, size: int, key: str) -> None:
     """Refuse to show a network of fixed size (ViT) images of another; ``key`` is what set it.
 
@@ -114,21 +77,11 @@ def require_input_size(classifier: Classifier, size: int, key: str) -> None:
         InputError: it does not take them.
     """
     own = classifier.config.image_size
-    if size != own and (reason := _refusal(classifier.net, size)):
+    if size != own and (reason := refusal(classifier.net, size)):
         raise InputError(
             f"{key} is {size}, which {classifier.config.architecture} of {own} pixels does not take ({reason}); set it "
             f"to {own}"
         )
-
-
-@torch.no_grad()
-def _refusal(net: nn.Module, size: int) -> str | None:
-    """Why a network does not take images of this size, None if it does."""
-    try:
-        net(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
-    except Exception as error:  # each architecture raises what its first layer that minds raises
-        return (str(error).splitlines() or [type(error).__name__])[0]
-    return None
 
 
 def save_classifier(net: nn.Module, config: ClassifierConfig, out: Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -161,8 +114,10 @@ def outline_classifier(name_or_path: str) -> Classifier:
     found = _described(path)
     if isinstance(found, dict):
         return _finished(*outline_transformers(path, found))
+    structure = found.config.structure
+    shapes = read_shapes(_file(path)) if structure is not None and structure.width < 1 else None
     with torch.device("meta"):
-        return _finished(_made(found, path), found.config)
+        return _finished(_made(found, path, shapes), found.config, found.options)
 
 
 def load_classifier(name_or_path: str) -> Classifier:
@@ -184,11 +139,11 @@ def load_classifier(name_or_path: str) -> Classifier:
     found = _described(path)
     if isinstance(found, dict):
         return _finished(*load_transformers(path, found))
-    return _finished(_filled(found, path, _weights(path)), found.config)
+    return _finished(_filled(found, path, _weights(path)), found.config, found.options)
 
 
-def _finished(net: nn.Module, config: ClassifierConfig) -> Classifier:
-    return Classifier(net.eval().requires_grad_(False), config)
+def _finished(net: nn.Module, config: ClassifierConfig, options: Mapping[str, Any] | None = None) -> Classifier:
+    return Classifier(net.eval().requires_grad_(False), config, options or {})
 
 
 def _require_name(name: str) -> None:
@@ -218,8 +173,12 @@ def _described(path: Path) -> Description | dict[str, Any]:
         ) from error
 
 
+def _file(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def _weights(path: Path) -> State:
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = _file(path)
     try:
         return read_weights(file)
     except FileNotFoundError as error:
@@ -231,22 +190,29 @@ def _weights(path: Path) -> State:
         raise DataError(f"{path} is not a classifier directory: {file.name} is missing") from error
 
 
-def _made(found: Description, path: Path, **more: Any) -> nn.Module:
+def _made(found: Description, path: Path, shapes: Shapes | None = None, **more: Any) -> nn.Module:
     config = found.config
     try:
-        return create_network(config.architecture, config.num_classes, config.image_size, **found.options, **more)
+        if config.structure is None:
+            return create_network(config.architecture, config.num_classes, config.image_size, **found.options, **more)
+        return build(config.architecture, config.num_classes, config.image_size, config.structure, shapes)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        kind = InputError if config.structure is None else DataError
+        raise kind(f"{path}: {error}") from error
 
 
 def _filled(found: Description, path: Path, state: State) -> nn.Module:
     """The network with its weights, which may be of its images' size where it takes any."""
     architecture, size = found.config.architecture, found.config.image_size
-    net = _made(found, path)
+    net = _made(found, path, {name: value.shape for name, value in state.items()})
     try:
         fit(net, state, path, architecture)
     except DataError as error:
-        if _fixed_side(architecture) in (None, size) or "img_size" in found.options:
+        if (
+            found.config.structure is not None
+            or fixed_side(architecture) in (None, size)
+            or "img_size" in found.options
+        ):
             raise
         try:
             net = _made(found, path, img_size=size)

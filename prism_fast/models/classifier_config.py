@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from prism_fast.errors import DataError
 from prism_fast.models.json_object import read_object
+from prism_fast.models.structure.description import Structure
 from prism_fast.storage.yaml_document import cut
 
 #: The largest side of a picture, as in a run's configuration.
@@ -25,7 +26,7 @@ class ClassifierConfig(BaseModel):
 
     What is optional is there where the checkpoint says so, and written only then: ``label_names``, what the classes are
     called, in order; ``crop_pct``, ``interpolation`` and ``crop_mode``, how timm crops a picture for these weights;
-    ``tag``, timm's name of them (``a1_in1k``).
+    ``tag``, timm's name of them (``a1_in1k``); ``structure``, how the network differs from timm's of its name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class ClassifierConfig(BaseModel):
     interpolation: str | None = None
     crop_mode: str | None = None
     tag: str | None = None
+    structure: Structure | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, make: SerializerFunctionWrapHandler) -> dict[str, Any]:

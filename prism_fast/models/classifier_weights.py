@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -41,6 +42,21 @@ def read_weights(file: Path) -> State:
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a safetensors file's tensors by name, from its header alone.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise DataError(f"{file} is needed, for only the shapes of its weights say how wide the network is")
+    try:
+        with safe_open(file, "pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own type, which is not exported as a stable name
+        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 def _from_safetensors(file: Path) -> State:

@@ -11,6 +11,7 @@ from prism_fast.dataset.margins import load_margins
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.errors import DataError, InputError
+from prism_fast.operations.merged_views import adopt_views, best_views
 from prism_fast.operations.verify import Progress, inspect
 from prism_fast.storage.adopt import adopt_shard, link_or_copy
 
@@ -141,7 +142,8 @@ def _claim(out: RunDirectory, runs: Sequence[RunDirectory]) -> None:
 def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) -> Merged:
     """Verify runs and give every shard that one of them holds a place in ``out``, by hard link where possible.
 
-    A complete run gets its manifest and its card; an incomplete one is completed by ``synthesize``.
+    A complete run gets its manifest and its card; an incomplete one is completed by ``synthesize``. Files of views come
+    along, of each shard that with the most views.
 
     Args:
         paths: partial runs of one run hash and the same models.
@@ -149,8 +151,8 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
         progress: told after every shard that was verified.
 
     Raises:
-        InputError: parts of different runs, models, engines, GPUs, margins or decisions, a shard that differs between
-            two, an ``out`` of another run.
+        InputError: parts of different runs, models, engines, GPUs, margins, decisions or rules of views, a shard that
+            differs between two, an ``out`` of another run.
         DataError: a directory that is no run, or a damaged shard.
         RunError: the disk refused.
     """
@@ -162,9 +164,11 @@ def merge(paths: Sequence[Path], out: Path, progress: Progress | None = None) ->
     config, layout = runs[0].config(), runs[0].layout()
     found = _collect(parts, progress)
     _check_same_gpu(parts)  # what is damaged has been named by now
+    views = best_views([part.path for part in parts], [shard.record for shard in found.values()])
     _claim(target, runs)
     new = [shard for shard in found.values() if shard.home is not target]
     linked = sum(adopt_shard(shard.home.shards, target.shards, shard.record.shard) for shard in new)
+    adopt_views(views, target.path)
     if len(found) == layout.shards:
         target.finish(config)
     images = sum(shard.record.rows for shard in found.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.dataset.view_files import views_folder
 from prism_fast.errors import RunError
 from prism_fast.operations.verify import Finding, Progress, inspect
 from prism_fast.storage.files import abandoned, remove
@@ -34,8 +35,9 @@ def _removals(directory: RunDirectory, findings: list[Finding]) -> Iterator[Remo
     for finding in findings:
         reason = (finding.problem or "").partition(";")[0]  # what follows is what to do by hand
         yield from (Removal(path, reason) for path in finding.condemned)
-    for path in abandoned(directory.shards):
-        yield Removal(path, "left by a killed attempt")
+    for folder in (directory.shards, views_folder(directory.path)):
+        for path in abandoned(folder):
+            yield Removal(path, "left by a killed attempt")
 
 
 def examine(path: Path, progress: Progress | None = None) -> Repair:

@@ -17,6 +17,7 @@ from torch import nn
 
 from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
+from prism_fast.dataset.view_labels import labelling_of
 from prism_fast.errors import InputError
 from prism_fast.guidance.network import ImageClassifier, dtype_of, energy_gradient_engine, in_float32
 from prism_fast.labels.load import load_label_space
@@ -34,6 +35,7 @@ from prism_fast.sampling.noise_schedule import make_noise_schedule
 from prism_fast.sampling.transfer import to_device, to_host
 from prism_fast.synthesis.memory import enough_memory
 from prism_fast.synthesis.streams import Streams, streams_of
+from prism_fast.synthesis.views import ViewLabeller, as_stored, eager_teacher
 
 #: Embeddings kept: 242 MB at Stable Diffusion 1.5's 77 tokens of 768 numbers; a million prompts would take 242 GB.
 REMEMBERED_PROMPTS = 1024
@@ -89,6 +91,7 @@ class Synthesizer:
         self._time_ids = self._make_time_ids()
         self.engines = engines or self._eager()
         self.sampler = self._make_sampler()
+        self.labeller = self._make_labeller()
 
     def _eager(self) -> Engines:
         model, engines = self.model, self.config.engines
@@ -140,7 +143,7 @@ class Synthesizer:
 
     def unguided(self) -> Self:
         """The same run, engines and noise, without energy guidance."""
-        config = assign(self.config, {"guidance.enabled": False})
+        config = assign(self.config, {"guidance.enabled": False, "views.count": 0})
         return type(self)(config, self.model, self.teacher, self.hashes, self.engines, streams=self.streams)
 
     @classmethod
@@ -186,6 +189,21 @@ class Synthesizer:
             self.config.guidance,
             (sampling.height, sampling.width),
         )
+
+    @property
+    def views_by_engine(self) -> bool:
+        """Whether views are as large as the images, so that the engine of the whole image labels them too."""
+        side = self.config.views.image_size or self.teacher.config.image_size
+        return self.config.sampling.height == self.config.sampling.width == side
+
+    def _make_labeller(self) -> ViewLabeller | None:
+        views = self.config.views
+        if not views.count:
+            return None
+        side = views.image_size or self.teacher.config.image_size
+        labelling = labelling_of(views, self.config.seed, self.classes, self.hashes.get("teacher", ""))
+        engine = self.engines.teacher if self.views_by_engine else eager_teacher(self.teacher, side)
+        return ViewLabeller(labelling, side, engine)
 
     def embed(self, prompts: Sequence[str]) -> Embedding:
         """Each prompt's embedding; a prompt is encoded once, as long as it is among the latest few thousand."""
@@ -264,7 +282,9 @@ class Synthesizer:
 
     @torch.no_grad()
     def finish(self, rows: Sequence[PlanRow], sampled: Sampled) -> Made:
-        """Decode one batch's latents and label its images; the device is waited for once.
+        """Decode one batch's latents, label its images and their views; the device is waited for once.
+
+        With views of images that are not stored as they are (JPEG, WebP) it is waited for once more.
 
         Raises:
             RunError: the device's memory does not suffice.
@@ -276,12 +296,29 @@ class Synthesizer:
             pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
             logits = self.engines.teacher.run(pixels.float() / 255)[0].float()
             finite &= torch.isfinite(logits.half()).all(1)  # as a shard stores them: what is above 65,504 is not
+            packed, encoded = self._label_views(rows, pixels)
+            if self.labeller:
+                finite &= self.labeller.finite(packed)
             found = (pixels, logits, sampled.energy_before, sampled.guided, sampled.refused, finite)
-            return self._samples(rows, *to_host(found))
+            host = to_host((*found, *packed))
+            views = self.labeller.stored(host[len(found) :]) if self.labeller else [None] * len(rows)
+            return self._samples(rows, views, encoded, *host[: len(found)])
+
+    def _label_views(
+        self, rows: Sequence[PlanRow], pixels: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], Sequence[bytes | None]]:
+        """The packed logits of every image's views, if there are any, and the images that were encoded for them."""
+        if not self.labeller:
+            return (), [None] * len(rows)
+        seen, encoded = as_stored(pixels, self.config.synthesis)
+        turns = range(self.config.views.count)
+        return self.labeller.label([row.index for row in rows], seen, turns), encoded or [None] * len(rows)
 
     def _samples(
         self,
         rows: Sequence[PlanRow],
+        views: Sequence[bytes | None],
+        encoded: Sequence[bytes | None],
         pixels: torch.Tensor,
         logits: torch.Tensor,
         before: torch.Tensor,
@@ -310,5 +347,5 @@ class Synthesizer:
                 "refused_gradients": int(refused[i]),
                 "teacher_top1": int(logits[i].argmax()),
             }
-            samples.append(Sample(row.index, pixels[i], row.label, logits[i], meta))
+            samples.append(Sample(row.index, pixels[i], row.label, logits[i], meta, views[i], encoded[i]))
         return Made(tuple(samples), tuple(quarantined))

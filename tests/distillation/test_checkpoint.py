@@ -10,15 +10,9 @@ import pytest
 import torch
 
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation import train_student
-from prism_fast.distillation.checkpoint import (
-    Checkpoint,
-    checked,
-    load_checkpoint,
-    require_shapes,
-    rng_state,
-    save_checkpoint,
-)
+from prism_fast.distillation import Task, train_students
+from prism_fast.distillation.checkpoint import Checkpoint, checked, load_checkpoint, save_checkpoint
+from prism_fast.distillation.optimizer import restore_optimizer
 from prism_fast.errors import DataError, RunError
 from tests.damage import make_pipe, rewrite
 from tests.data.toy import MEAN, STD, config
@@ -36,7 +30,8 @@ def made() -> dict[str, Any]:
         "ema": net.state_dict(),
         "optimizer": torch.optim.AdamW(net.parameters()).state_dict(),
         "loader": {"loader": "torch", "position": 12},
-        "rng": rng_state(torch.device("cpu")),
+        "loss": {},
+        "scaler": {},
         "history": [{"step": 2, "loss": 0.5}],
     }
 
@@ -89,7 +84,7 @@ def test_one_of_before_there_was_a_hash_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], torch.zeros(2), {"cpu": "text"}])
-@pytest.mark.parametrize("part", ["model", "ema", "rng", "history", "step", "identity"])
+@pytest.mark.parametrize("part", ["model", "ema", "loss", "history", "step", "identity"])
 def test_each_part_is_of_its_type(tmp_path: Path, part: str, value: object) -> None:
     torch.save({**made(), part: value}, tmp_path / "checkpoint.pt")
     refused(tmp_path / "checkpoint.pt", "" if part == "identity" else part)
@@ -112,15 +107,21 @@ def test_something_else_of_torch_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "checkpoint.pt", "")
 
 
+def test_one_of_before_batches_changed_begins_again(tmp_path: Path) -> None:
+    torch.save({**made(), "rng": {"cpu": torch.get_rng_state()}}, tmp_path / "checkpoint.pt")
+    refused(tmp_path / "checkpoint.pt", "it is of a version whose batches were other ones")
+
+
 def test_averages_of_another_shape_are_refused() -> None:
     net = torch.nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.zeros(1, 2)).sum().backward()
     optimizer.step()
-    require_shapes(optimizer)
-    optimizer.state[net.bias]["exp_avg"] = torch.zeros(4)
+    state = optimizer.state_dict()
+    restore_optimizer(optimizer, state)
+    state["state"][1]["exp_avg"] = torch.zeros(4)
     with pytest.raises(ValueError, match=r"exp_avg is \[4\] for a parameter of \[3\]"):
-        require_shapes(optimizer)
+        restore_optimizer(optimizer, state)
 
 
 def test_what_does_not_fit_the_student_is_the_checkpoints_fault(tmp_path: Path) -> None:
@@ -138,6 +139,6 @@ def test_a_pipe_in_the_students_place_is_refused(shards: ShardSet, tmp_path: Pat
     with pytest.raises(
         RunError, match=rf"student/{name}: it is a pipe or a device, not a file; the same command again"
     ):
-        train_student(config(loader="torch", steps=1), shards, tmp_path, mean=MEAN, std=STD)
+        train_students(Task(config(loader="torch", steps=1), shards, tmp_path, MEAN, STD))
     assert (tmp_path / "student" / name).is_fifo()
     assert not list((tmp_path / "student").glob("*.tmp-*"))

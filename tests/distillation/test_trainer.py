@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation import Result, create_student, train_student, trainer
+from prism_fast.distillation import Result, Task, create_student, optimizer, train_students
 from prism_fast.distillation.checkpoint import load_checkpoint
+from prism_fast.distillation.task import Progress
 from prism_fast.errors import DataError, InputError, RunError
-from prism_fast.models.classifier import load_classifier
+from prism_fast.models.classifier import Classifier, ClassifierConfig, load_classifier
 from tests.data.toy import MEAN, STD, config, write_run, write_run_with
 
 
@@ -19,8 +20,21 @@ class Stopped(Exception):
     """Stands for a killed process."""
 
 
-def train(shards: ShardSet, out: Path, **changes: object) -> Result:
-    return train_student(config(**changes), shards, out, mean=MEAN, std=STD)
+def as_teacher(net: nn.Module) -> Classifier:
+    described = ClassifierConfig(architecture="test_resnet", num_classes=3, image_size=16, mean=MEAN, std=STD)
+    return Classifier(net.eval(), described)
+
+
+def train(
+    shards: ShardSet,
+    out: Path,
+    network: Classifier | None = None,
+    /,
+    progress: Progress | None = None,
+    **changes: object,
+) -> Result:
+    (result,) = train_students(Task(config(**changes), shards, out, MEAN, STD, network), progress)
+    return result
 
 
 def weights(result: Result) -> dict[str, torch.Tensor]:
@@ -37,7 +51,7 @@ def interrupt(shards: ShardSet, out: Path, at: int, **changes: object) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_student(config(**changes), shards, out, mean=MEAN, std=STD, progress=stop)
+        train(shards, out, progress=stop, **changes)
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
@@ -95,9 +109,7 @@ def test_a_stored_student_answers_like_the_trained_one(shards: ShardSet, tmp_pat
 
 def test_a_live_teacher_replaces_the_stored_logits(shards: ShardSet, tmp_path: Path) -> None:
     teacher = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    result = train_student(
-        config(teacher="live", loader="torch", label_weight=0.2), shards, tmp_path, teacher=teacher, mean=MEAN, std=STD
-    )
+    result = train(shards, tmp_path, as_teacher(teacher), teacher="live", loader="torch", label_weight=0.2)
     assert not same(weights(result), weights(train(shards, tmp_path / "stored", loader="torch", label_weight=0.2)))
 
 
@@ -113,20 +125,20 @@ def test_without_averaging_the_student_is_the_last_model(shards: ShardSet, tmp_p
 
 def test_norms_and_biases_are_not_decayed() -> None:
     model = create_student("test_resnet", 3)
-    decayed, plain = trainer.make_optimizer(model, config()).param_groups
+    decayed, plain = optimizer.make_optimizer(model, config()).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
     assert all(p.ndim > 1 for p in decayed["params"])
     assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    rates = [trainer.learning_rate(step, config(steps=100, warmup_steps=10, lr=1.0)) for step in range(100)]
+    rates = [optimizer.learning_rate(step, config(steps=100, warmup_steps=10, lr=1.0)) for step in range(100)]
     assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert sorted(rates[10:], reverse=True) == rates[10:]
     assert 0 < rates[-1] < 1e-3
-    assert trainer.learning_rate(0, config(steps=1, warmup_steps=50, lr=1.0)) == 1.0
+    assert optimizer.learning_rate(0, config(steps=1, warmup_steps=50, lr=1.0)) == 1.0
 
 
 def test_another_recipe_does_not_continue_a_checkpoint(shards: ShardSet, tmp_path: Path) -> None:
@@ -160,7 +172,7 @@ def test_a_live_teacher_that_is_not_finite_is_named(shards: ShardSet, tmp_path: 
             return torch.full((len(images), 3), torch.nan)
 
     with pytest.raises(RunError, match="live teacher gives logits that are not finite: 60 of 60 targets in steps 1-10"):
-        train_student(config(teacher="live", loader="torch"), shards, tmp_path, teacher=Broken(), mean=MEAN, std=STD)
+        train(shards, tmp_path, as_teacher(Broken()), teacher="live", loader="torch")
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
@@ -221,11 +233,11 @@ def test_unknown_student_offers_close_matches() -> None:
 
 
 def test_a_teacher_must_fit_the_configuration(shards: ShardSet, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'live' and a teacher network: none was given"):
+    with pytest.raises(InputError, match="'live', but there is no teacher network"):
         train(shards, tmp_path, teacher="live")
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
     with pytest.raises(DataError, match=r"gives \[6, 5\] logits, the shards hold \[6, 3\]"):
-        train_student(config(teacher="live", loader="torch"), shards, tmp_path, teacher=wrong, mean=MEAN, std=STD)
+        train(shards, tmp_path, as_teacher(wrong), teacher="live", loader="torch")
 
 
 def test_unwritable_output(shards: ShardSet, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ It sees what a fake CUDA device cannot: autograd, through the decoder and the te
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -15,9 +16,10 @@ from benchmarks.random_models import write_model
 from prism_fast.config import RunConfig, assign
 from prism_fast.config.schema import SolverName
 from prism_fast.dataset.plan import build_plan
-from prism_fast.distillation import create_student
-from prism_fast.distillation.teacher import LiveTeacher
-from prism_fast.distillation.trainer import Trainer
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation import Task, create_student
+from prism_fast.distillation.parallel import World
+from prism_fast.distillation.train import make_trainer
 from prism_fast.estimate.outline import outline_run
 from prism_fast.models.classifier import Classifier, ClassifierConfig
 from prism_fast.synthesis import synthesizer
@@ -114,17 +116,17 @@ def test_what_is_finished_is_read_once_all_of_it(config: RunConfig, monkeypatch:
 @pytest.mark.parametrize("teacher", ["stored", "live"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("student", ["test_resnet", "test_vit"])
-def test_a_student_is_trained_without_a_number_being_read(student: str, optimizer: str, teacher: str) -> None:
+def test_a_student_is_trained_without_a_number_being_read(
+    shards: ShardSet, tmp_path: Path, student: str, optimizer: str, teacher: str
+) -> None:
     settings = toy.config(student=student, optimizer=optimizer, teacher=teacher, image_size=32, label_weight=0.2)
-    live = None
-    if teacher == "live":
-        net = create_student("test_resnet", CLASSES).to(META).eval()
-        described = ClassifierConfig(
-            architecture="test_resnet", num_classes=CLASSES, image_size=64, mean=toy.MEAN, std=toy.STD
-        )
-        live = LiveTeacher(Classifier(net, described))
-    made = Trainer(settings, Batches(settings, META), CLASSES, META)
+    net = create_student("test_resnet", CLASSES).to(META).eval()
+    described = ClassifierConfig(
+        architecture="test_resnet", num_classes=CLASSES, image_size=64, mean=toy.MEAN, std=toy.STD
+    )
+    task = Task(settings, shards, tmp_path, toy.MEAN, toy.STD, Classifier(net, described), world=World(META))
+    made = make_trainer(task, Batches(settings, META))
     for _ in range(2):
-        found = made.train_step(live)
+        found = made.train_step()["student"]
         assert (found.device, found.shape, found.dtype) == (META, (4,), torch.float32)
-    assert all(p.grad is not None for p in made.model.parameters())
+    assert all(p.grad is not None for p in made.learners[0].net.parameters())

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,9 +23,12 @@ from prism_fast.data import Batch, dali, open_loader
 from prism_fast.data.dali import DaliLoader
 from prism_fast.data.torch_loader import TorchLoader
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation import create_student, trainer
+from prism_fast.distillation import Task, create_student
+from prism_fast.distillation.learner import Learner
+from prism_fast.distillation.optimizer import make_optimizer, restore_optimizer
+from prism_fast.distillation.parallel import World
 from prism_fast.distillation.speed import for_training
-from prism_fast.distillation.teacher import LiveTeacher
+from prism_fast.distillation.train import make_trainer
 from prism_fast.distillation.trainer import Trainer
 from prism_fast.models.classifier import Classifier, ClassifierConfig
 from tests.data.toy import MEAN, STD, config
@@ -48,6 +53,7 @@ class Batches:
             torch.zeros(n, 3, side, side, device=self.device),
             torch.zeros(n, dtype=torch.int64, device=self.device),
             torch.zeros(n, CLASSES, device=self.device),
+            np.arange(n),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,23 +66,40 @@ class Batches:
         return None
 
 
+def on_cpu(settings: DistillConfig, shards: ShardSet) -> Trainer:
+    """A trainer whose live teacher, if it has one, sees pictures of 32 pixels."""
+    net = create_student("test_resnet", CLASSES).eval()
+    described = ClassifierConfig(architecture="test_resnet", num_classes=CLASSES, image_size=32, mean=MEAN, std=STD)
+    task = Task(settings, shards, Path(), MEAN, STD, Classifier(net, described))
+    return make_trainer(task, Batches(settings, torch.device("cpu")))
+
+
 @contextmanager
-def on_fake_gpu(settings: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+def on_fake_gpu(settings: DistillConfig, shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     """A trainer all of whose tensors lie on a fake CUDA device; it was made on the CPU, where weights are drawn."""
 
     def backward(loss: torch.Tensor) -> None:
-        for parameter in made.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+        for learner in made.learners:
+            for parameter in learner.net.parameters():
+                parameter.grad = torch.zeros_like(parameter)
 
-    made = Trainer(settings, Batches(settings, torch.device("cpu")), CLASSES, torch.device("cpu"))
+    made = on_cpu(settings, shards)
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        on_fake_cuda(mode, made.model)
-        on_fake_cuda(mode, made.ema.module)
-        made.model.requires_grad_()
-        made.device, made.loader = CUDA, Batches(settings, CUDA)
-        made.optimizer = trainer.make_optimizer(made.model, settings)
+        made.world, made.loader = World(CUDA), Batches(settings, CUDA)
+        for learner in made.learners:
+            _move(learner, mode)
+        if made.teacher:
+            on_fake_cuda(mode, made.teacher)
         yield made
+
+
+def _move(learner: Learner, mode: FakeTensorMode) -> None:
+    for module in (learner.net, learner.average.module, learner.loss):
+        on_fake_cuda(mode, module)
+    learner.net.requires_grad_()
+    learner.world = World(CUDA)
+    learner.optimizer = make_optimizer(learner.net, learner.recipe)
 
 
 def silent(log: Log) -> bool:
@@ -84,33 +107,36 @@ def silent(log: Log) -> bool:
     return not log.waits and not log.copies
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb", "lion"])
 @pytest.mark.parametrize("student", ["test_resnet", "test_vit"])
 def test_a_step_copies_nothing_and_waits_for_nothing(
-    student: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+    shards: ShardSet, student: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(student=student, image_size=32, optimizer=optimizer, label_weight=0.2)
-    with on_fake_gpu(settings, monkeypatch) as made:
-        for group in made.optimizer.param_groups:
-            assert group["fused"] is True
-            group["fused"] = optimizer == "adamw"  # torch has no fake of SGD's fused kernel
+    with on_fake_gpu(settings, shards, monkeypatch) as made:
+        for group in made.learners[0].optimizer.param_groups:
+            if optimizer in ("adamw", "sgd"):
+                assert group["fused"] is True
+                group["fused"] = optimizer == "adamw"  # torch has no fake of SGD's fused kernel
         with Log() as log:
             for _ in range(3):
-                found = made.train_step(None)
+                found = made.train_step()["student"]
         assert (found.device.type, found.shape, made.step) == ("cuda", (4,), 3)
     assert silent(log), (log.waits, log.copies)
 
 
-def test_a_live_teacher_waits_for_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = config(image_size=16, teacher="live")
-    net = create_student("test_resnet", CLASSES).eval()
-    described = ClassifierConfig(architecture="test_resnet", num_classes=CLASSES, image_size=32, mean=MEAN, std=STD)
-    teacher = LiveTeacher(Classifier(net, described))
-    with on_fake_gpu(settings, monkeypatch) as made:
-        mode = next(made.model.parameters()).fake_mode  # type: ignore[attr-defined]
-        on_fake_cuda(mode, teacher)
-        with Log() as log:
-            made.train_step(teacher)
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"students": [{"name": "a"}, {"name": "b", "image_size": 16}]}])
+def test_parts_and_several_students_wait_for_nothing(
+    shards: ShardSet, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_fake_gpu(config(image_size=32, **changes), shards, monkeypatch) as made, Log() as log:
+        made.train_step()
+    assert silent(log), (log.waits, log.copies)
+
+
+def test_a_live_teacher_waits_for_nothing_either(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_fake_gpu(config(image_size=16, teacher="live"), shards, monkeypatch) as made, Log() as log:
+        made.train_step()
     assert silent(log), (log.waits, log.copies)
 
 
@@ -221,18 +247,22 @@ def test_training_may_compute_faster_on_a_gpu_and_puts_the_settings_back() -> No
     assert now() == before
 
 
-def test_a_checkpoint_of_the_cpu_goes_on_fused_on_a_gpu_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_the_cpu_goes_on_fused_on_a_gpu_and_back(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = config()
-    plain = Trainer(settings, Batches(settings, torch.device("cpu")), CLASSES, torch.device("cpu"))
-    plain.train_step(None)
-    state = plain.optimizer.state_dict()
-    with on_fake_gpu(settings, monkeypatch) as made:
-        trainer.restore_optimizer(made.optimizer, state)
-        assert [group["fused"] for group in made.optimizer.param_groups] == [True, True]
-        assert {x["step"].device.type for x in made.optimizer.state.values()} == {"cuda"}
+    plain = on_cpu(settings, shards)
+    plain.train_step()
+    own = plain.learners[0].optimizer
+    state = own.state_dict()
+    with on_fake_gpu(settings, shards, monkeypatch) as made:
+        theirs = made.learners[0].optimizer
+        restore_optimizer(theirs, state)
+        assert [group["fused"] for group in theirs.param_groups] == [True, True]
+        assert {x["step"].device.type for x in theirs.state.values()} == {"cuda"}
         fused = {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}
-    trainer.restore_optimizer(plain.optimizer, fused)
-    assert [group["fused"] for group in plain.optimizer.param_groups] == [None, None]
+    restore_optimizer(own, fused)
+    assert [group["fused"] for group in own.param_groups] == [None, None]
 
 
 @pytest.mark.gpu
@@ -243,13 +273,13 @@ def test_torch_itself_sees_no_wait(shards: ShardSet, loader: str, optimizer: str
     """Its debug mode raises where the host would wait for the device; DALI's own events it does not see."""
     settings = config(loader=loader, optimizer=optimizer, precision="bfloat16", image_size=32)
     feed = open_loader(shards, settings, CUDA, MEAN, STD)
-    made = Trainer(settings, feed, CLASSES, CUDA)
-    made.train_step(None)
+    made = make_trainer(Task(settings, shards, Path(), MEAN, STD, world=World(CUDA)), feed)
+    made.train_step()
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            found = made.train_step(None)
+            found = made.train_step()["student"]
     finally:
         torch.cuda.set_sync_debug_mode(before)
         feed.close()

@@ -67,7 +67,7 @@ def test_what_is_stored_is_of_the_part(config: RunConfig, run: Path) -> None:
 
 @pytest.mark.parametrize("teacher", ["stored", "live"])
 def test_a_student_is_of_the_part(config: RunConfig, run: Path, tmp_path: Path, teacher: str) -> None:
-    made = distill_run(assign(config, {"distill.teacher": teacher}), run, tmp_path / "student")
+    (made,) = distill_run(assign(config, {"distill.teacher": teacher}), run, tmp_path / "student")
     student = load_classifier(str(made.student)).config
     assert student.num_classes == 10
     assert student.label_names == tuple(cls.name for cls in load_label_space("imagenette").classes)

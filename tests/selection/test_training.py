@@ -18,7 +18,7 @@ from prism_fast.data import Batch, open_loader
 from prism_fast.dataset.ledger import ledger_path
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation import train_student
+from prism_fast.distillation import Task, train_students
 from prism_fast.errors import DataError, InputError
 from prism_fast.operations.export import export
 from prism_fast.operations.extend import extend
@@ -96,10 +96,10 @@ def test_the_digest_names_what_is_left(run: Path) -> None:
 
 def test_a_checkpoint_of_another_selection_is_refused(run: Path, tmp_path: Path) -> None:
     settings = config(loader="torch", steps=2, selection=True)
-    train_student(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
+    train_students(Task(settings, ShardSet.discover(run, selected=True), tmp_path / "out", MEAN, STD))
     select(run, Settings(per_class=2))
     with pytest.raises(InputError, match="written with shards"):
-        train_student(settings, ShardSet.discover(run, selected=True), tmp_path / "out", mean=MEAN, std=STD)
+        train_students(Task(settings, ShardSet.discover(run, selected=True), tmp_path / "out", MEAN, STD))
 
 
 def test_without_a_selection_there_is_none_to_train_on(run: Path) -> None:

@@ -1,29 +1,34 @@
 """Distillation losses, one a file, and their weighted sum."""
 
-from __future__ import annotations
-
-from torch import Tensor
-
-from prism_fast.config import DistillConfig
+from prism_fast.distillation.losses.attention import attention_loss
+from prism_fast.distillation.losses.combined import DistillationLoss, make_loss
+from prism_fast.distillation.losses.crd import crd_loss
+from prism_fast.distillation.losses.dist import dist_loss
+from prism_fast.distillation.losses.dkd import dkd_loss
+from prism_fast.distillation.losses.features import Featured
+from prism_fast.distillation.losses.fitnet import fitnet_loss
 from prism_fast.distillation.losses.hard_label import hard_label_loss
 from prism_fast.distillation.losses.kl import kl_loss
+from prism_fast.distillation.losses.mlkd import mlkd_loss
+from prism_fast.distillation.losses.multi_temperature import multi_temperature_loss
+from prism_fast.distillation.losses.nkd import nkd_loss
+from prism_fast.distillation.losses.rkd import rkd_loss
+from prism_fast.distillation.losses.simkd import simkd_loss
 
-__all__ = ["distillation_loss", "hard_label_loss", "kl_loss"]
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, config: DistillConfig) -> Tensor:
-    """``(1 - label_weight) * KL + label_weight * cross-entropy``; a term of weight zero is not computed.
-
-    Shapes: student and teacher (n, classes), labels (n,); the result is a scalar.
-
-    Raises:
-        InputError: shapes do not fit.
-    Reference: Hinton et al. 2015, section 2.
-    """
-    weight = config.label_weight
-    if weight == 0:
-        return kl_loss(student, teacher, config.temperature)
-    if weight == 1:
-        return hard_label_loss(student, labels)
-    soft = kl_loss(student, teacher, config.temperature)
-    return (1 - weight) * soft + weight * hard_label_loss(student, labels)
+__all__ = [
+    "DistillationLoss",
+    "Featured",
+    "attention_loss",
+    "crd_loss",
+    "dist_loss",
+    "dkd_loss",
+    "fitnet_loss",
+    "hard_label_loss",
+    "kl_loss",
+    "make_loss",
+    "mlkd_loss",
+    "multi_temperature_loss",
+    "nkd_loss",
+    "rkd_loss",
+    "simkd_loss",
+]

@@ -10,9 +10,13 @@ import torch
 from prism_fast.data.loader import open_loader
 from prism_fast.data.loader import reasons as loader_reasons
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation.parallel import World
+from prism_fast.distillation.session import LOG_EVERY
 from prism_fast.distillation.speed import for_training
 from prism_fast.distillation.student import MEAN, STD
-from prism_fast.distillation.trainer import LOG_EVERY, Trainer
+from prism_fast.distillation.task import Task
+from prism_fast.distillation.train import make_trainer
+from prism_fast.distillation.trainer import Trainer
 from prism_fast.gpu_check.finding import Finding, Options, failed, passed, raised
 from prism_fast.gpu_check.small import draw_run
 
@@ -20,6 +24,8 @@ IMAGES = 32
 #: Steps that may wait: libraries set themselves up.
 WARM = 3
 STEPS = 20
+#: What the student of a recipe of one is called.
+ONLY = "student"
 #: How torch says, in its mode "error", that something waited.
 WAITED = "called a synchronizing CUDA operation"
 
@@ -34,7 +40,8 @@ def check(options: Options) -> Finding:
     loader = open_loader(shards, config, device, MEAN, STD)
     try:
         with for_training(device):
-            losses = train(Trainer(config, loader, shards.classes, device))
+            task = Task(config, shards, run.with_name("student"), MEAN, STD, world=World(device))
+            losses = train(make_trainer(task, loader))
     except RuntimeError as error:
         if WAITED not in str(error):
             raise
@@ -49,11 +56,11 @@ def check(options: Options) -> Finding:
 def train(trainer: Trainer) -> list[float]:
     """Mean losses between logs."""
     for _ in range(WARM):
-        trainer.train_step(None)
+        trainer.train_step()
     losses = []
     for _ in range(STEPS // LOG_EVERY):
-        with no_waiting(trainer.device):
-            window = [trainer.train_step(None) for _ in range(LOG_EVERY)]
+        with no_waiting(trainer.world.device):
+            window = [trainer.train_step()[ONLY] for _ in range(LOG_EVERY)]
         losses.append(float(torch.stack(window).mean(0)[0]))
     return losses
 

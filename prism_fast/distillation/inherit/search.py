@@ -1,0 +1,159 @@
+"""Which cut of a teacher to distil: those that cost a budget, the most promising first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prism_fast.config import DistillConfig
+from prism_fast.config.distill import InheritConfig
+from prism_fast.config.losses import SimKD
+from prism_fast.distillation.inherit.make import inherited
+from prism_fast.errors import InputError
+from prism_fast.evaluation.cost import multiply_adds
+from prism_fast.models.classifier import Classifier
+from prism_fast.models.structure.anatomy import examine
+
+WIDTHS = (1.0, 0.85, 0.7, 0.5, 0.35)
+#: Parts of the teacher's side.
+SIDES = (1.0, 0.75, 0.5)
+#: What costs less than this part of the budget wastes it.
+_NEAR = 0.6
+#: Pictures that the readout is fitted on and judged by, half each.
+_PICTURES = 512
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cut and what it costs: ``share`` of the teacher's multiply-adds at its own size.
+
+    ``score``: the part of the variance of the teacher's logits, on pictures held out, that a linear readout of the
+    cut's pooled features explains before any training; None where there were no pictures.
+    """
+
+    inherit: InheritConfig
+    image_size: int
+    share: float
+    score: float | None = None
+
+
+def search(
+    teacher: Classifier,
+    budget: float,
+    images: Callable[[], Iterator[Tensor]] | None = None,
+    widths: Sequence[float] = WIDTHS,
+    most: int = 8,
+) -> tuple[Candidate, ...]:
+    """At most ``most`` cuts of the teacher that cost at most ``budget`` of its multiply-adds and use most of that.
+
+    In order of ``score`` with ``images``, batches normalised for the teacher. Without, the gentlest cut first: the one
+    whose strongest of the three reductions (groups, channels, side) is the least.
+
+    Raises:
+        InputError: the teacher cannot be taken apart, or no cut costs that little.
+    """
+    if not 0 < budget < 1:
+        raise InputError(f"expected a budget between 0 and 1 of the teacher's multiply-adds, got {budget}")
+    groups = len(examine(teacher.net, teacher.config.image_size).groups) or 1
+    found = [one for one in _all(teacher, groups, widths, budget) if one.share <= budget]
+    if not found:
+        raise InputError(f"no cut of {teacher.config.architecture} costs {budget} of it or less; raise the budget")
+    near = [one for one in found if one.share >= _NEAR * budget] or [max(found, key=lambda one: one.share)]
+    near.sort(key=lambda one: _gentleness(one, groups, teacher.config.image_size), reverse=True)
+    if images is None:
+        return tuple(near[:most])
+    shown = _shown(images)
+    scored = [_scored(one, teacher, shown) for one in near[:most]]
+    return tuple(sorted(scored, key=lambda one: -(one.score or 0.0)))
+
+
+def _all(teacher: Classifier, groups: int, widths: Sequence[float], budget: float) -> Iterator[Candidate]:
+    """Every cut that can be made, with its cost; narrowing is the same whichever criterion chooses the channels."""
+    side = teacher.config.image_size
+    whole = multiply_adds(_outline(teacher.net), side)
+    sides = sorted({max(16, round(side * part / 16) * 16) for part in SIDES}, reverse=True)
+    for blocks, width in product((None, *range(groups - 1, 0, -1)), widths):
+        inherit = InheritConfig(blocks=blocks, width=width)
+        try:
+            cut = _cut(teacher, inherit.model_copy(update={"criterion": "magnitude"}), side)
+        except InputError:  # this family cannot be cut or narrowed
+            continue
+        outline = _outline(cut.net)
+        for size in sides:
+            try:
+                cost = multiply_adds(outline, size)
+            except Exception:  # a network of fixed size raises what its first layer that minds raises
+                continue
+            yield Candidate(inherit, size, cost / whole)
+
+
+def _cut(teacher: Classifier, inherit: InheritConfig, size: int) -> Classifier:
+    recipe = DistillConfig(student_from="teacher", inherit=inherit, image_size=size, teacher="live", losses=(SimKD(),))
+    return inherited(recipe, teacher.config.num_classes, teacher)
+
+
+def _outline(net: nn.Module) -> nn.Module:
+    return copy.deepcopy(net).to("meta").eval().requires_grad_(False)
+
+
+def _gentleness(one: Candidate, groups: int, side: int) -> float:
+    depth = (one.inherit.blocks or groups) / groups
+    return min(depth, one.inherit.width, one.image_size / side)
+
+
+def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
+    shown: list[Tensor] = []
+    for batch in images():
+        shown.append(batch)
+        if sum(map(len, shown)) >= _PICTURES:
+            break
+    return shown
+
+
+@torch.no_grad()
+def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candidate:
+    inherit = one.inherit.model_copy(update={"criterion": "magnitude"})
+    net: Any = _cut(teacher, inherit, one.image_size).net.eval()
+    device = next(teacher.net.parameters()).device
+    inputs, targets = [], []
+    for batch in shown:
+        features = (
+            net.trunk.forward_features(_sized(batch, one.image_size))
+            if hasattr(net, "trunk")
+            else (net.forward_features(_sized(batch, one.image_size)))
+        )
+        inputs.append(_pooled(features))
+        targets.append(teacher.net(_sized(batch.to(device), teacher.config.image_size)).cpu())
+    return Candidate(one.inherit, one.image_size, one.share, explained(torch.cat(inputs), torch.cat(targets)))
+
+
+def _sized(batch: Tensor, size: int) -> Tensor:
+    return F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """The mean over a map of either layout, or over tokens: channels are what is left."""
+    return features.mean(1) if features.ndim == 3 else features.mean((2, 3))
+
+
+def explained(inputs: Tensor, targets: Tensor) -> float:
+    """R squared of ridge regression, fitted on the even rows and judged by the odd ones.
+
+    Shapes: inputs (n, c), targets (n, k).
+    """
+    x, y = inputs.double(), targets.double()
+    centre, scale = x[::2].mean(0), x[::2].std(0).clamp_min(1e-6)
+    x = (x - centre) / scale
+    mean = y[::2].mean(0)
+    kernel = x[::2] @ x[::2].T
+    ridge = 0.1 * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype)
+    guess = x[1::2] @ x[::2].T @ torch.linalg.solve(kernel + ridge, y[::2] - mean)
+    rest = y[1::2] - mean
+    return 1 - ((rest - guess).square().sum() / rest.square().sum().clamp_min(1e-12)).item()

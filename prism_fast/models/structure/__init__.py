@@ -1,0 +1,1 @@
+"""Networks that are more than a timm name: cut, narrowed, or ending in another network's classifier."""

@@ -1,0 +1,155 @@
+"""Several processes that train the same students: torchrun's agent on this machine, or tasks of one Slurm job."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prism_fast.config import RunConfig
+from prism_fast.errors import InputError, RunError
+
+#: What starts the ranks of a training; with torchrun, it has.
+TrainingLauncherName = Literal["local", "torchrun", "slurm"]
+_POLL_S = 2.0
+_REQUEUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A distillation, and by how many ranks."""
+
+    config: RunConfig
+    run: Path
+    out: Path
+    device: str = "cpu"
+    check: bool | None = None
+    ranks: int = 1
+
+    def command(self, config: Path) -> list[str]:
+        """What is one rank, of the configuration in a file; torchrun says which."""
+        check = {None: [], True: ["--check"], False: ["--no-check"]}[self.check]
+        where = ["--run", str(self.run), "--out", str(self.out), "--device", self.device]
+        return ["-m", "prism_fast", "distill", str(config), *where, *check, "--launch", "torchrun"]
+
+
+def launch_local(training: Training) -> None:
+    """Ranks on this machine, each on a GPU of its own or its part of the cores; a killed one starts all of them again.
+
+    The first rank shows its progress on standard error.
+
+    Raises:
+        InputError: a rank refused its input. RunError: a rank ended otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="prism-fast-") as name:
+        folder = Path(name)
+        (folder / "config.yaml").write_text(training.config.model_dump_json(), encoding="utf-8")  # JSON is YAML
+        quiet = {rank: Std.NONE if rank == 0 else Std.ERR for rank in range(training.ranks)}
+        settings = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=training.ranks,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=training.config.launch.restarts,
+            monitor_interval=0.5,
+            logs_specs=DefaultLogsSpecs(log_dir=name, redirects=quiet),
+        )
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // training.ranks)))
+        try:
+            elastic_launch(settings, sys.executable)(*training.command(folder / "config.yaml"))
+        except ChildFailedError as error:
+            raise _failure(error, folder) from error
+
+
+def _failure(error: Any, folder: Path) -> InputError | RunError:
+    """The error of the first rank that failed, with its last message, if it wrote one to a file."""
+    rank, first = error.get_first_failure()
+    logs = sorted(folder.glob(f"**/{rank}/stderr.log"))
+    lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
+    said = lines[-1].removeprefix("error: ") if lines else "see its message above"
+    kind = InputError if first.exitcode == InputError.exit_code else RunError
+    return kind(f"rank {rank} ended with exit code {first.exitcode}: {said}")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One rank of a Slurm job, as submitit stores it."""
+
+    training: Training
+
+    def __call__(self) -> None:
+        """Be the rank that Slurm says."""
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        train_as_rank(self.training)
+
+    def checkpoint(self) -> Any:
+        """What submitit submits again when the job's time is over: the same, which goes on from its checkpoints."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def train_as_rank(training: Training) -> None:
+    """Be one of the ranks that the environment tells of, without anybody to show progress to."""
+    from prism_fast.distillation.parallel import joined
+    from prism_fast.distillation.run import distill_run
+
+    with joined(training.device) as world:
+        distill_run(
+            training.config, training.run, training.out, device=str(world.device), world=world, check=training.check
+        )
+
+
+def launch_slurm(training: Training, log: Callable[[str], None], cluster: str = "slurm") -> None:
+    """Submit one job of as many tasks as ranks, and wait for it; if this is stopped, it goes on.
+
+    Raises:
+        InputError: submitit is not installed, or Slurm is not. RunError: the job failed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError(
+            "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
+        ) from error
+    try:
+        folder = training.out.absolute() / "slurm"
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
+    except RuntimeError as error:
+        raise InputError(f"--launch slurm finds no Slurm here ({error}); start it on a login node") from error
+    executor.update_parameters(**_parameters(training))
+    job = executor.submit(_Task(training))
+    log(f"submitted job {job.job_id} of {training.ranks} ranks; messages in {executor.folder}")
+    while not job.done():
+        time.sleep(_POLL_S)
+    if failure := job.exception():
+        raise RunError(f"job {job.job_id}: {(str(failure).strip().splitlines() or ['no message'])[-1]}")
+
+
+def _parameters(training: Training) -> dict[str, Any]:
+    launch, slurm = training.config.launch, training.config.launch.slurm
+    on_gpus = training.device.startswith("cuda")
+    each = min(training.ranks, slurm.ranks_per_node)
+    if training.ranks % each:
+        raise InputError(f"--workers {training.ranks} is no multiple of launch.slurm.ranks_per_node {each}")
+    parameters: dict[str, Any] = {
+        "name": f"prism-fast-distill-{training.config.name}",
+        "timeout_min": slurm.time_min,
+        "nodes": training.ranks // each,
+        "tasks_per_node": each,
+        "cpus_per_task": launch.cpus_per_worker,
+        "gpus_per_node": each if on_gpus else 0,
+    }
+    return parameters | ({"slurm_partition": slurm.partition} if slurm.partition else {})
