@@ -13,6 +13,7 @@ another row with the same order and views (`target_difference`, of the largest o
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import tempfile
@@ -29,8 +30,14 @@ from benchmarks.distill_row import VARIANTS, WARM, Variant
 from benchmarks.guided import with_assignments
 from benchmarks.options import Options
 from prism_fast.config import RunConfig
+from prism_fast.config.views import WHOLE_CLASSES
 from prism_fast.data.loader import reasons
+from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.dataset.view_labels import open_view_labels
+from prism_fast.errors import DataError, InputError
 from prism_fast.workers.synthesize import synthesize
+
+Targets = np.ndarray[Any, np.dtype[np.float32]]
 
 COLUMNS = (
     "variant",
@@ -53,6 +60,7 @@ COLUMNS = (
 _IMAGES, _STEPS, _VIEWS = 512, 4, 4
 #: Part of the largest target. Stored views are in half precision, and a live teacher may compute in it.
 _TOLERANCE = {"float32": 0.01, "bfloat16": 0.05, "float16": 0.01}
+_HIGHEST = 5
 
 
 @contextmanager
@@ -78,24 +86,45 @@ def make_run(config: RunConfig, out: Path, device: str) -> Path:
     return out
 
 
-def _able(variant: Variant, run: Path, views: bool, device: torch.device) -> bool:
+def _able(variant: Variant, why_no_views: str | None, device: torch.device) -> bool:
     why = reasons(variant.loader, device) if variant.by == "ours" else []
-    if variant.teacher == "views" and not views:
-        why = [*why, f"{run} has no views; 'prism-fast views {run} --count {_VIEWS}' labels them"]
+    if variant.teacher == "views" and why_no_views:
+        why = [*why, why_no_views]
     if why:
         harness.log(f"{variant.name} is left out: {'; '.join(why)}")
     return not why
 
 
+def _alike(config: RunConfig, run: Path) -> tuple[RunConfig, str | None]:
+    """The configuration with whose views all rows are trained: those that the run has labels of, or why it has none."""
+    try:
+        labelling = open_view_labels(ShardSet.discover(run, check=False), check=False).labelling
+    except DataError as error:
+        return config, str(error)
+    same = {"seed": labelling.seed, "crop_scale": labelling.crop_scale, "flip": labelling.flip}
+    return config.model_copy(update={"distill": config.distill.model_copy(update=same)}), None
+
+
+def _chosen(only: Sequence[str]) -> list[Variant]:
+    names = [one.name for one in VARIANTS]
+    if unknown := [name for name in only if name not in names]:
+        raise InputError(f"--only {unknown[0]}: bench distill has the rows {', '.join(names)}")
+    return [one for one in VARIANTS if not only or one.name in only]
+
+
 def bench(config: RunConfig, options: Options) -> list[harness.Row]:
-    """Every row that can run here, on ``options.run`` or on a run made for it."""
+    """Every row that can run here, on ``options.run`` or on a run made for it.
+
+    Raises:
+        InputError: there is no such row. RunError: a row failed.
+    """
     if options.student:
         config = config.model_copy(update={"distill": config.distill.model_copy(update={"student": options.student})})
-    chosen = [one for one in VARIANTS if not options.only or one.name in options.only]
+    chosen, device = _chosen(options.only), torch.device(options.device)
     with _place(options) as place:
         run = options.run or make_run(config, place / "run", options.device)
-        views = not options.run or bool(config.views.count) or (run / "views").is_dir()
-        able = [one for one in chosen if _able(one, run, views, torch.device(options.device))]
+        config, why = _alike(config, run)
+        able = [one for one in chosen if _able(one, why, device)]
         repeats = [[_spawn(one, config, run, place, options) for one in able] for _ in range(options.repeats)]
         targets = {one.name: np.load(place / one.name / "targets.npy") for one in able}
     steps, batch = options.steps, config.distill.batch_size
@@ -104,9 +133,8 @@ def bench(config: RunConfig, options: Options) -> list[harness.Row]:
     seconds = {row["variant"]: row["seconds_per_image"] for row in rows}
     for one, row in zip(able, rows, strict=True):
         row["ratio_to_plain"] = _ratio(seconds.get("plain"), row["seconds_per_image"])
-        row["target_difference"] = _difference(targets, one)
-        whole = (WARM + steps) * batch * one.runs
-        row["same_work"] = _same_work(row, whole, _TOLERANCE[config.distill.precision])
+        row["target_difference"] = _difference(targets.get(one.like or ""), targets[one.name])
+        row["same_work"] = _same_work(row, (WARM + steps) * batch * one.runs, _TOLERANCE[config.distill.precision])
     return rows
 
 
@@ -146,14 +174,26 @@ def _ratio(baseline: Sequence[float] | None, seconds: Sequence[float]) -> float 
     return statistics.median(b / own for b, own in zip(baseline, seconds, strict=True)) if baseline else None
 
 
-def _difference(targets: dict[str, Any], variant: Variant) -> float | None:
-    """Largest difference of the first batch's targets from those of the row that has the same."""
-    wanted, own = targets.get(variant.like or ""), targets[variant.name]
-    if wanted is None:
-        return None
-    return float(np.abs(own - wanted).max() / max(1.0, np.abs(wanted).max())) if own.shape == wanted.shape else np.inf
+def _difference(wanted: Targets | None, own: Targets) -> float | None:
+    """Largest difference of the first batch's targets from those of the row that has the same, of the largest of them.
+
+    Of many classes those that are highest, for only of these are a view's logits stored one by one.
+    """
+    if wanted is None or wanted.shape != own.shape:
+        return None if wanted is None else math.inf
+    kept = wanted.shape[1] if wanted.shape[1] <= WHOLE_CLASSES else _HIGHEST
+    places = np.argsort(-wanted, axis=1)[:, :kept]
+    wanted, own = (np.take_along_axis(one, places, axis=1) for one in (wanted, own))
+    return float(np.abs(own - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
 def _same_work(row: harness.Row, images: int, tolerance: float) -> str:
-    agrees = row["target_difference"] is None or row["target_difference"] <= tolerance
-    return "yes" if row["all_images"] == images and row["loss_last"] < row["loss_first"] and agrees else "no"
+    """``no`` and why not."""
+    difference, why = row["target_difference"], list[str]()
+    if row["all_images"] != images:
+        why.append(f"{row['all_images']} images, not {images}")
+    if not row["loss_last"] < row["loss_first"]:
+        why.append("its loss does not fall")
+    if difference is not None and not difference <= tolerance:
+        why.append("its targets are others")
+    return f"no: {', '.join(why)}" if why else "yes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,14 +88,12 @@ def recipe_of(config: DistillConfig, variant: Variant, steps: int) -> DistillCon
 
 def run_variant(config: RunConfig, name: str, run: Path, out: Path, steps: int, device: torch.device) -> harness.Row:
     """Train a row's students in ``out``; ``steps`` are counted."""
-    cuda, whole = device.type == "cuda", WARM + steps
-    free = torch.cuda.mem_get_info(device)[0] if cuda else 0
-    variant = next(one for one in VARIANTS if one.name == name)
-    recipe, shards = recipe_of(config.distill, variant, whole), ShardSet.discover(run, check=False)
+    variant, taken = next(one for one in VARIANTS if one.name == name), _taken(device)
+    recipe, shards = recipe_of(config.distill, variant, WARM + steps), ShardSet.discover(run, check=False)
     teacher = _teacher(config) if variant.teacher == "live" else None
     splits, losses = list[Split](), list[float]()
     for number in range(variant.runs):
-        split = Split(CudaClock() if cuda else HostClock(), WARM)
+        split = Split(CudaClock() if device.type == "cuda" else HostClock(), WARM, taken)
         with for_training(device):
             if variant.by == "ours":
                 losses = _train_ours(recipe, shards, teacher, out / str(number), split, device)
@@ -106,13 +104,22 @@ def run_variant(config: RunConfig, name: str, run: Path, out: Path, steps: int, 
     targets = splits[0].targets
     assert targets is not None  # there was a first batch
     np.save(out / "targets.npy", targets.float().cpu().numpy())
-    taken = free - torch.cuda.mem_get_info(device)[0] if cuda else None
-    return {"variant": name, "loss_first": losses[0], "loss_last": losses[-1], "cuda_bytes": taken, **_sum(splits)}
+    return {"variant": name, "loss_first": losses[0], "loss_last": losses[-1], **_together(splits)}
 
 
-def _sum(splits: Sequence[Split]) -> harness.Row:
+def _together(splits: Sequence[Split]) -> harness.Row:
+    """Of runs one after another: sums, and the memory after the last."""
     rows = [split.row() for split in splits]
-    return {**{key: sum(row[key] for row in rows) for key in rows[0]}, "peak_rss_bytes": rows[-1]["peak_rss_bytes"]}
+    sums = ("seconds", "wait_s", "teacher_s", "read_bytes", "all_images")
+    return {**rows[-1], **{key: sum(row[key] for row in rows) for key in sums}}
+
+
+def _taken(device: torch.device) -> Callable[[], int | None]:
+    """How many bytes of the device are taken from now on, by whomever: torch's allocator knows nothing of DALI's."""
+    if device.type != "cuda":
+        return lambda: None
+    free = torch.cuda.mem_get_info(device)[0]
+    return lambda: free - torch.cuda.mem_get_info(device)[0]
 
 
 def _teacher(config: RunConfig) -> Classifier:
@@ -131,9 +138,8 @@ def _train_plain(
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     split.watch(shown)
     loss_of = (plain_distill.plain if variant.by == "hand" else plain_distill.by_timm)(student, shown, recipe)
-    losses = plain_distill.train(
-        student, loss_of, plain_distill.batches(shards, recipe, teacher, device), recipe, split
-    )
+    source = plain_distill.batches(shards, recipe, teacher, device)
+    losses = plain_distill.train(student, loss_of, source, recipe, split).tolist()
     return [statistics.mean(losses[:_WINDOW]), statistics.mean(losses[-_WINDOW:])]
 
 

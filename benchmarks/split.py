@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -40,16 +41,19 @@ class HostClock:
 
 
 class CudaClock:
-    """Events of the current stream."""
+    """Events of the current stream, made by ``event``."""
 
-    def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
+    def __init__(self, event: Callable[[], Any] | None = None) -> None:
+        self.event = event or partial(torch.cuda.Event, enable_timing=True)
+
+    def mark(self) -> Any:
+        event = self.event()
         event.record()
         return event
 
-    def seconds(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+    def seconds(self, earlier: Any, later: Any) -> float:
         later.synchronize()
-        return earlier.elapsed_time(later) / 1e3
+        return float(earlier.elapsed_time(later)) / 1e3
 
 
 class Split:
@@ -59,10 +63,12 @@ class Split:
         images: pictures in all batches, warm-up included.
         targets: the teacher's logits of the first batch.
         peak: bytes of memory until the last step.
+        taken: what ``memory`` then says.
     """
 
-    def __init__(self, clock: Clock, warm: int) -> None:
-        self.clock, self.warm = clock, warm
+    def __init__(self, clock: Clock, warm: int, memory: Callable[[], int | None] = lambda: None) -> None:
+        self.clock, self.warm, self.memory = clock, warm, memory
+        self.taken: int | None = None
         self.images = self.read = self.peak = 0
         self.targets: Tensor | None = None
         self._loads: list[tuple[Any, Any]] = []
@@ -101,7 +107,7 @@ class Split:
         """The last step is done."""
         self._end = self.clock.mark()
         self.read += processes.read_bytes()
-        self.peak = processes.peak_bytes()
+        self.peak, self.taken = processes.peak_bytes(), self.memory()
 
     def row(self) -> harness.Row:
         """Seconds of the counted steps, what of them was waited for data, what the teacher took, and bytes read."""
@@ -115,6 +121,7 @@ class Split:
             "read_bytes": self.read,
             "all_images": self.images,
             "peak_rss_bytes": self.peak,
+            "cuda_bytes": self.taken,
         }
 
 

@@ -13,8 +13,9 @@ from prism_engines.backends.reasons import cuda_reasons, extra, module_reasons
 from prism_fast.config import DistillConfig
 from prism_fast.data.batch import Batch
 from prism_fast.data.part import Part
-from prism_fast.data.source import Source, StoredViews
+from prism_fast.data.source import Source
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.dataset.view_labels import open_view_labels
 from prism_fast.errors import InputError
 
 __all__ = ["Loader", "Part", "open_loader", "reasons"]
@@ -90,7 +91,8 @@ def open_loader(
         other = "torch" if config.loader == "dali" else "dali"
         raise InputError(f"loader {config.loader!r} cannot run: {'; '.join(why)}. Try distill.loader={other}")
     _log.info("loader %s: %d samples in %d shards", config.loader, shards.rows, len(shards.shards))
-    source = Source(shards, config, part, _stored_views(shards, config))
+    stored = open_view_labels(shards) if config.teacher == "views" else None
+    source = Source(shards, config, part, stored)
     settings = (source, target, mean, std, image_size or config.image_size)
     if config.loader == "dali":
         from prism_fast.data.dali import DaliLoader
@@ -99,11 +101,3 @@ def open_loader(
     from prism_fast.data.torch_loader import TorchLoader
 
     return TorchLoader(*settings)
-
-
-def _stored_views(shards: ShardSet, config: DistillConfig) -> StoredViews | None:
-    if config.teacher != "views":
-        return None
-    from prism_fast.dataset.view_labels import open_view_labels
-
-    return open_view_labels(shards)

@@ -62,7 +62,8 @@ class Encoded:
 
     Shapes: pictures m, rows (m,), shards (m,), indices (m,), boxes (n, 4), flips (n,), labels (n,),
         logits (n, classes), positions (n,).
-    Dtypes: pictures uint8, rows, indices, labels and positions int64, shards and boxes int32, flips bool, logits float16 or float32.
+    Dtypes: pictures uint8; rows, indices, labels and positions int64; shards and boxes int32; flips bool; logits
+        float16 or float32.
     """
 
     pictures: tuple[Bytes, ...]

@@ -9,6 +9,7 @@ import torch
 
 from prism_fast.config import DistillConfig, RunConfig
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.distillation.model_card import origins_of
 from prism_fast.distillation.parallel import World
 from prism_fast.distillation.student import MEAN, STD
 from prism_fast.distillation.task import Progress, Result, Task, Watch
@@ -67,6 +68,7 @@ def distill_run(
         std=pixels.std if pixels else STD,
         teacher=teacher,
         label_names=_label_names(config, shards.classes),
+        origins=origins_of(config),
         world=world,
     )
     if world.leads and world.ranks > 1:

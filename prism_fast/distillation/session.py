@@ -11,12 +11,16 @@ from torch import Tensor
 
 from prism_fast.distillation.checkpoint import save_checkpoint
 from prism_fast.distillation.learner import Learner
+from prism_fast.distillation.model_card import Card, Training, looks_of, model_card
 from prism_fast.distillation.records import Board, best_step, exhausted, record
 from prism_fast.distillation.student import save_student
 from prism_fast.distillation.task import Progress, Result, Task, Watch
 from prism_fast.distillation.trainer import Trainer
 from prism_fast.distillation.validation import Validation
 from prism_fast.errors import InputError
+from prism_fast.evaluation.cost import cost_of
+from prism_fast.models.classifier import Classifier
+from prism_fast.storage.files import replace
 
 _log = logging.getLogger(__name__)
 
@@ -108,8 +112,7 @@ class Session:
         if self.task.world.leads and self.validation is not None:
             row.update(self.validation.look(learner))
             if best_step(learner.history) == learner.step:
-                folder = self.task.folder(learner) / "best"
-                save_student(folder, learner.average.module, learner.info, learner.history)
+                self._write(learner, "best")
 
     def _tell(self, learner: Learner, row: dict[str, float], looking: bool) -> None:
         if not self.task.world.leads:
@@ -141,11 +144,28 @@ class Session:
                     made = learner.checkpoint(self.task.identity(learner), state)
                     save_checkpoint(self.task.folder(learner) / "checkpoint.pt", made)
 
+    def _write(self, learner: Learner, name: str) -> None:
+        """The averaged student as it is now, with a card that says what it is."""
+        folder, averaged, last = self.task.folder(learner) / name, learner.average.module, learner.history[-1]
+        save_student(folder, averaged, learner.info, learner.history)
+        training = Training(
+            recipe=learner.recipe,
+            origins=self.task.origins,
+            run_hash=self.task.shards.shards[0].record.run_hash,
+            images=self.task.shards.rows,
+            steps=learner.step,
+            loss=last["loss"],
+            agreement=last["agreement"],
+            looks=looks_of(learner.history),
+        )
+        card = model_card(Card(learner.info, training, cost_of(Classifier(averaged, learner.info))))
+        replace(folder / "README.md", card.encode())
+
     def result(self, learner: Learner) -> Result:
         """A finished student, written by the leading rank."""
         folder, averaged = self.task.folder(learner), learner.average.module
         if self.task.world.leads:
-            save_student(folder / "student", averaged, learner.info, learner.history)
+            self._write(learner, "student")
         self.task.world.wait()
         last, done = learner.history[-1], learner.step - self.starts[learner.name]
         return Result(

@@ -13,6 +13,7 @@ from torch import nn
 from prism_fast.config import DistillConfig
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.learner import Learner
+from prism_fast.distillation.model_card import Origin
 from prism_fast.distillation.parallel import World
 from prism_fast.models.classifier import Classifier
 
@@ -46,7 +47,8 @@ class Task:
     """What is trained on what.
 
     ``teacher`` is needed for ``distill.teacher: live`` and for students that inherit from it. ``mean`` and ``std`` are
-    of the students' pictures, and a live teacher's as well. ``label_names`` are written beside the students.
+    of the students' pictures, and a live teacher's as well. ``label_names`` are written beside the students, and so are
+    ``origins``, the networks that the pictures come from.
     """
 
     config: DistillConfig
@@ -56,6 +58,7 @@ class Task:
     std: tuple[float, float, float]
     teacher: Classifier | None = None
     label_names: tuple[str, ...] | None = None
+    origins: tuple[Origin, ...] = ()
     world: World = field(default_factory=lambda: World(torch.device("cpu")))
 
     @property

@@ -94,8 +94,8 @@ def _learner(task: Task, name: str, recipe: DistillConfig) -> Learner:
     torch.manual_seed(recipe.seed)
     made = make_student(recipe, task.shards.classes, task.teacher, lambda: _first_images(task))
     update = {"mean": task.mean, "std": task.std, "label_names": task.label_names}
-    teacher = task.teacher.net if task.teacher else None
-    loss = make_loss(recipe.terms(), made.net, teacher, task.shards.classes, recipe.image_size)
+    teacher, size = (task.teacher.net, task.teacher.config.image_size) if task.teacher else (None, None)
+    loss = make_loss(recipe.terms(), made.net, teacher, task.shards.classes, recipe.image_size, size)
     return Learner(name, recipe, made.net, made.config.model_copy(update=update), loss, task.world)
 
 

@@ -18,8 +18,9 @@ def create_network(architecture: str, num_classes: int, image_size: int, **optio
     Raises:
         InputError: timm knows no such architecture, or it cannot be made so.
     """
-    sized = {"img_size": image_size} if _needs_size(architecture, image_size, options) else {}
+    fixed_side(architecture)  # whether there is one
     try:
+        sized = {"img_size": image_size} if _needs_size(architecture, image_size, options) else {}
         return _create(architecture, num_classes, **sized, **options)
     except (AssertionError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -33,7 +34,7 @@ def _needs_size(architecture: str, image_size: int, options: Mapping[str, Any]) 
     if fixed_side(architecture) in (None, image_size) or "img_size" in options:
         return False
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return refusal(_create(architecture, 1).eval(), image_size) is not None
+        return refusal(_create(architecture, 1, **options).eval(), image_size) is not None
 
 
 def _create(architecture: str, num_classes: int, **options: Any) -> nn.Module:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +19,7 @@ from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.errors import InputError, RunError
 from prism_fast.evaluation.class_folders import folder_names
 from prism_fast.storage.files import parquet_sink
+from prism_fast.storage.folders import whole_folder
 
 Format = Literal["imagefolder", "parquet"]
 #: (shards done, shards in all, images written)
@@ -48,36 +45,6 @@ def _source(directory: RunDirectory, selected: bool, check: bool | None) -> _Sou
     rows = directory.plan().rows(0, found.classes)  # classes take turns: each has one here
     named = {row.label: row.class_name for row in rows}
     return _Source(found.shards, tuple(named.get(i, str(i)) for i in range(found.classes)))
-
-
-def _require_replaceable(out: Path) -> None:
-    """Refuse at once what no folder can be renamed to when everything is written."""
-    if out.is_symlink():
-        what = "a link"
-    elif os.path.ismount(out):
-        what = "a mount point"
-    elif out.exists() and out.samefile(Path.cwd()):
-        what = "the current directory"
-    else:
-        return
-    raise InputError(f"{out} is {what}, which cannot be replaced; name a new folder, for example {out / 'export'}")
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when everything is in it."""
-    _require_replaceable(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder; choose another --out")
-    staged = out.with_name(f"{out.name}.tmp-{uuid.uuid4().hex[:8]}")
-    try:
-        staged.mkdir(parents=True)
-        yield staged
-        os.replace(staged, out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}; make room or choose another --out") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _to_folders(source: _Source, shard: Shard, out: Path) -> None:
@@ -158,7 +125,7 @@ def export(
     directory = RunDirectory(run)
     config, source, images = directory.config(), _source(directory, selected, check), 0
     folders = folder_names(source.names) if layout == "imagefolder" else []
-    with _whole(out) as staged:
+    with whole_folder(out) as staged:
         for name in folders:  # an empty one too, or those behind it would be numbered wrongly
             (staged / name).mkdir()
         for done, shard in enumerate(source.shards, 1):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -128,18 +129,30 @@ class _Maker:
             while left:
                 before = len(left)
                 for number, shard in list(left.items()):
-                    if self._ready(shard):
-                        del left[number]
-                    elif leases.take(name := f"{number:06d}"):
-                        self._label(shard)
-                        leases.release(name)
-                        del left[number]
+                    found = self._take(shard, leases)
+                    if found == "held by others":
+                        continue
+                    del left[number]
+                    if found == "made":
                         made, images = made + 1, images + shard.record.rows
-                        progress(total - len(left), total, images / max(time.monotonic() - start, 1e-9))
+                    progress(total - len(left), total, images / max(time.monotonic() - start, 1e-9))
                 if len(left) == before:
                     leases.wait()
         rate = images / max(time.monotonic() - start, 1e-9)
         return LabelledViews(self.count, total, made, rate, with_samples=False)
+
+    def _take(self, shard: Shard, leases: Leases) -> Literal["ready", "made", "held by others"]:
+        if self._ready(shard):
+            return "ready"
+        if not leases.take(name := f"{shard.record.shard:06d}"):
+            return "held by others"
+        try:
+            if self._ready(shard):  # finished between the look and the lease
+                return "ready"
+            self._label(shard)
+            return "made"
+        finally:
+            leases.release(name)
 
     def _ready(self, shard: Shard) -> bool:
         file = self._held(shard)

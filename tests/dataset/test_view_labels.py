@@ -128,7 +128,7 @@ def test_the_views_that_every_file_has_are_counted(run: Path) -> None:
 
 
 def test_what_says_nothing_of_views_says_what_to_do(run: Path) -> None:
-    with pytest.raises(DataError, match="holds no labels of views; make them with 'prism-fast views .* --count V'"):
+    with pytest.raises(DataError, match=r"holds no labels of views; make them with 'prism-fast views .* --count V'"):
         open_view_labels(ShardSet.discover(run))
 
 
@@ -196,21 +196,22 @@ for number in range(files):
         classes=10, image_ext="png", first_index=number * rows, planned=rows, quarantined=(),
         objective_before_mean=None, energy_after_mean=None, seconds=0.0)
     index = number * rows + np.arange(rows)
-    records = np.zeros((rows, 4), labelling.codec.dtype)
+    records = np.zeros((rows, 1), labelling.codec.dtype)
     records["logits"] = (index % 10)[:, None, None] == np.arange(10)
     write_views(run, record, labelling, index, records)
     shards.append(Shard(run / "shards", record))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 labels = open_view_labels(ShardSet(tuple(shards), files * rows, 10, "png"), check=False)
 for shard in shards:
-    found = labels.logits(shard, shard.record.first_index + np.arange(0, rows, 7), np.arange(0, rows, 7) % 4)
+    found = labels.logits(shard, shard.record.first_index + np.arange(0, rows, 7), np.zeros(len(range(0, rows, 7)), np.int64))
     assert (found.argmax(1) == np.arange(0, rows, 7) % 10).all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_a_million_samples_take_little_memory(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _MILLION, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
     )
-    assert int(done.stdout) < 60_000  # KiB
+    assert int(done.stdout) < 40_000  # KiB

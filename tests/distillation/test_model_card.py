@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
 
 from prism_fast.config import DistillConfig, load_config
 from prism_fast.distillation.model_card import (
@@ -44,13 +45,19 @@ TRAINING = Training(
 COST = Cost(1234, 0.5, 32, 5000, 2500, (Latency("eager", 1, 2.5, 2),))
 
 
+def header(text: str) -> dict[str, Any]:
+    _, front, _ = text.split("---\n", 2)
+    data: dict[str, Any] = yaml.safe_load(front)
+    return data
+
+
 def test_the_header_is_the_hubs() -> None:
-    data = ModelCard(model_card(Card(STUDENT, TRAINING, COST))).data.to_dict()
+    data = header(model_card(Card(STUDENT, TRAINING, COST)))
     assert data["library_name"] == "prism-fast"
     assert (data["pipeline_tag"], data["license"]) == ("image-classification", "other")
     assert "knowledge-distillation" in data["tags"]
     files = (Checked("safetensors", "model.safetensors", 5, 0.0),)
-    assert ModelCard(model_card(Card(STUDENT, files=files))).data.to_dict()["library_name"] == "timm"
+    assert header(model_card(Card(STUDENT, files=files)))["library_name"] == "timm"
 
 
 def test_it_tells_what_the_student_is() -> None:

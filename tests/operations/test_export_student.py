@@ -15,6 +15,8 @@ from torch import Tensor
 
 from prism_fast.errors import DataError, InputError, RunError
 from prism_fast.models.classifier import Classifier, ClassifierConfig, create_network, load_classifier, save_classifier
+from prism_fast.models.structure.build import build
+from prism_fast.models.structure.description import Structure
 from prism_fast.operations.export_student import FORMATS, Exported, export_student, onnx_file, timm_directory, traced
 from prism_fast.operations.export_student.source import open_source
 from tests.tiny import make_timm_hub, make_transformers_classifier
@@ -65,7 +67,7 @@ def test_timm_loads_it_and_gives_equal_logits(student: Path, tmp_path: Path) -> 
     net = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     known = timm.data.resolve_model_data_config(net)
     mean, std = (torch.tensor(known[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    assert known["input_size"] == (3, 32, 32)
+    assert tuple(known["input_size"]) == (3, 32, 32)
     assert tuple(net.pretrained_cfg["label_names"]) == NAMES
     with torch.no_grad():
         assert torch.equal(net((pixels() - mean) / std), wanted(student, pixels()))
@@ -156,6 +158,30 @@ def test_a_format_alone_that_it_cannot_have_is_refused_by_name(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def make_cut(path: Path) -> Path:
+    """The first block groups of a network, with a classifier of their own."""
+    torch.manual_seed(3)
+    structure = Structure(blocks=2, head="linear")
+    config = ClassifierConfig(
+        architecture="test_resnet", num_classes=3, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, structure=structure
+    )
+    return save_classifier(build("test_resnet", 3, 32, structure).eval(), config, path)
+
+
+def test_a_network_cut_out_of_another_is_not_timms(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has a structure of its own, .*; choose --format onnx or torch"):
+        export_student(make_cut(tmp_path / "cut"), tmp_path / "out", ("safetensors",))
+
+
+@pytest.mark.slow
+def test_a_network_cut_out_of_another_goes_everywhere_else(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    made = export_student(make_cut(tmp_path / "cut"), tmp_path / "out")
+    assert [one.format for one in made.files] == ["onnx", "torch"]
+    assert "no safetensors: " in made.notes[0]
+    assert "its first 2 block groups, head: linear" in (made.out / "README.md").read_text()
+
+
 class Zeros:
     """A session that gives no class any logit."""
 
@@ -202,7 +228,7 @@ def test_what_is_meant_by_a_directory(student: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds 2 students; give one of them, for example .*/a/student"):
         open_source(tmp_path / "two")
     with pytest.raises(DataError, match="holds no student"):
-        open_source(tmp_path)
+        open_source(tmp_path / "three")
 
 
 def test_an_output_that_is_taken_is_not_touched(student: Path, tmp_path: Path) -> None:

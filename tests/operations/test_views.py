@@ -28,6 +28,7 @@ from prism_fast.operations.repair import carry_out, examine
 from prism_fast.operations.verify import verify
 from prism_fast.operations.views import label_views
 from prism_fast.synthesis.views import ViewLabeller
+from prism_fast.workers.leases import Leases
 from prism_fast.workers.synthesize import synthesize
 from tests.cli.conftest import restored
 from tests.damage import cut, flip
@@ -55,7 +56,8 @@ def test_a_file_says_what_it_is_in_a_form_that_others_read(run: Path) -> None:
     label_views(run, 2)
     tensors = load_file(run / "views" / "000001.views")
     assert tensors["index"].tolist() == [4, 5, 6, 7]
-    assert (tensors["views"].shape, tensors["views"].dtype) == ((4, 2, 6), np.uint8)
+    assert tensors["views"].shape == (4, 2, 6)
+    assert tensors["views"].dtype == np.uint8
     labels = open_view_labels(ShardSet.discover(run))
     read = tensors["views"].view("<f2").reshape(4, 2, 3)
     shard = ShardSet.discover(run).shards[1]
@@ -102,10 +104,10 @@ def test_batches_are_cut_by_the_shard(run: Path, tmp_path: Path, monkeypatch: py
 def test_killed_anywhere_it_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label, calls = ViewLabeller.label, iter(range(100))
 
-    def dying(self: ViewLabeller, *given: object) -> tuple[torch.Tensor, ...]:
+    def dying(self: ViewLabeller, indices: list[int], images: torch.Tensor, turns: range) -> tuple[torch.Tensor, ...]:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return label(self, *given)
+        return label(self, indices, images, turns)
 
     monkeypatch.setattr(ViewLabeller, "label", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -115,6 +117,19 @@ def test_killed_anywhere_it_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DataError, match=r"000002\.views is missing; make it with 'prism-fast views .* --count V'"):
         open_view_labels(ShardSet.discover(run))
     assert label_views(run, 2).made == 1
+
+
+def test_a_file_that_another_one_finished_meanwhile_is_left(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the lease."""
+    take = Leases.take
+
+    def late(self: Leases, name: str) -> bool:
+        monkeypatch.setattr(Leases, "take", take)
+        assert label_views(run, 2).made == 3
+        return take(self, name)
+
+    monkeypatch.setattr(Leases, "take", late)
+    assert label_views(run, 2).made == 0
 
 
 def test_several_at_once_share_the_shards_and_do_no_harm(

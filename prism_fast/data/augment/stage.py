@@ -87,4 +87,5 @@ class Augment:
         """Values in 0..1, one plane a channel, over which the operations on colours are faster on the CPU."""
         # Not .to(memory_format=...): it walks the wrong way round, five times slower on the CPU.
         planes = images.float().contiguous()
-        return (planes * self._std).add_(self._mean).clamp_(0, 1)
+        planes = planes.clone() if planes is images else planes
+        return planes.mul_(self._std).add_(self._mean).clamp_(0, 1)

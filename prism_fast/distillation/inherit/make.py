@@ -38,12 +38,11 @@ def inherited(recipe: DistillConfig, classes: int, teacher: Classifier, images: 
     structure = _structure(recipe, teacher, anatomy)
     name, size = teacher.config.architecture, recipe.image_size
     net: nn.Module = create_network(name, classes, size) if structure is None else build(name, classes, size, structure)
-    if structure is not None and structure.width < 1:
-        net = build(name, classes, size, structure.model_copy(update={"width": 1.0}))
     _give(net, teacher, structure, size)
-    if isinstance(net, Spliced) and structure is not None and structure.head == "projected":
-        _begin(net.projection, teacher.net, anatomy.tail if structure.blocks else ())
-    if isinstance(net, Spliced) and structure is not None and structure.width < 1:
+    if isinstance(net, Spliced) and net.frozen:
+        cut = structure is not None and structure.blocks is not None
+        _begin(net.projection, teacher.net, anatomy.tail if cut else ())
+    if isinstance(net, Spliced) and recipe.inherit.width < 1:
         prune(net, recipe.inherit, teacher, size, images)
     config = _config(teacher.config, recipe, classes, name, structure)
     _require_size(net, config)
@@ -102,6 +101,8 @@ def _structure(recipe: DistillConfig, teacher: Classifier, anatomy: Anatomy) -> 
     blocks = None if inherit.blocks == len(anatomy.groups) else inherit.blocks
     if blocks is not None and inherit.head == "linear" and simkd:
         raise InputError("simkd ends in the teacher's own classifier; set distill.inherit.head to simkd, not linear")
+    if blocks is None and inherit.width < 1 and simkd:
+        blocks = len(anatomy.groups) or None  # the projection stands for what comes after them, too
     options = dict(teacher.options)
     if "img_size" in options:
         options["img_size"] = recipe.image_size

@@ -20,6 +20,7 @@ from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
 from prism_fast.models.classifier import Classifier
 from prism_fast.models.structure.anatomy import examine
+from prism_fast.models.structure.spliced import Spliced, as_map
 
 WIDTHS = (1.0, 0.85, 0.7, 0.5, 0.35)
 #: Parts of the teacher's side.
@@ -120,27 +121,19 @@ def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
 @torch.no_grad()
 def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candidate:
     inherit = one.inherit.model_copy(update={"criterion": "magnitude"})
-    net: Any = _cut(teacher, inherit, one.image_size).net.eval()
-    device = next(teacher.net.parameters()).device
+    net = _cut(teacher, inherit, one.image_size).net.eval()
+    trunk: Any = net.trunk if isinstance(net, Spliced) else net
+    known, device = examine(trunk, one.image_size), next(teacher.net.parameters()).device
     inputs, targets = [], []
     for batch in shown:
-        features = (
-            net.trunk.forward_features(_sized(batch, one.image_size))
-            if hasattr(net, "trunk")
-            else (net.forward_features(_sized(batch, one.image_size)))
-        )
-        inputs.append(_pooled(features))
+        features = trunk.forward_features(_sized(batch.cpu(), one.image_size))
+        inputs.append(as_map(features, known.layout, known.prefix).mean((2, 3)))
         targets.append(teacher.net(_sized(batch.to(device), teacher.config.image_size)).cpu())
     return Candidate(one.inherit, one.image_size, one.share, explained(torch.cat(inputs), torch.cat(targets)))
 
 
 def _sized(batch: Tensor, size: int) -> Tensor:
     return F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _pooled(features: Tensor) -> Tensor:
-    """The mean over a map of either layout, or over tokens: channels are what is left."""
-    return features.mean(1) if features.ndim == 3 else features.mean((2, 3))
 
 
 def explained(inputs: Tensor, targets: Tensor) -> float:
@@ -156,4 +149,4 @@ def explained(inputs: Tensor, targets: Tensor) -> float:
     ridge = 0.1 * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype)
     guess = x[1::2] @ x[::2].T @ torch.linalg.solve(kernel + ridge, y[::2] - mean)
     rest = y[1::2] - mean
-    return 1 - ((rest - guess).square().sum() / rest.square().sum().clamp_min(1e-12)).item()
+    return 1 - float((rest - guess).square().sum() / rest.square().sum().clamp_min(1e-12))

@@ -89,7 +89,8 @@ class CRDTerm(nn.Module):
             F.normalize(net(x.to(kind)), dim=1) for net, x in zip((self.student, self.teacher), features, strict=True)
         )
         own = torch.stack([labels.own, labels.own if labels.other is None else labels.other], dim=1)
-        differs = (own[:, None, :, None] != self.labels[None, :, None, :]).all(3).all(2)
+        unlike = [one[:, None] != queued for one in own.unbind(1) for queued in self.labels.unbind(1)]
+        differs = unlike[0] & unlike[1] & unlike[2] & unlike[3]
         # The queues change before the backward pass, which needs what they were.
         teachers, students = self.teachers.clone(), self.students.clone()
         self._know_scales(s, t)

@@ -138,15 +138,13 @@ def keep_groups(net: nn.Module, anatomy: Anatomy, blocks: int) -> None:
     """Leave the first block groups of a network; its ``forward_features`` then ends after them.
 
     Raises:
-        InputError: its groups are unknown, or there are not more of them.
+        InputError: its groups are unknown, or there are not as many of them.
     """
     name, groups = type(net).__name__, anatomy.groups
     if not groups:
         raise InputError(f"the block groups of a {name} are not known here, so that it cannot be cut; keep all of them")
-    if not 1 <= blocks < len(groups):
-        raise InputError(
-            f"{name} has {len(groups)} block groups; expected 1 to {len(groups) - 1} to keep, got {blocks}"
-        )
+    if not 1 <= blocks <= len(groups):
+        raise InputError(f"{name} has {len(groups)} block groups; expected 1 to {len(groups)} to keep, got {blocks}")
     parent, inside, _ = groups[0].partition(".")
     if inside:
         setattr(net, parent, getattr(net, parent)[:blocks])
