@@ -14,6 +14,7 @@ from prism_fast.storage.paths import local_path
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from prism_fast.estimate.distillation import Distillation
     from prism_fast.estimate.estimate import Estimate
 
 
@@ -85,6 +86,23 @@ def _table(made: Estimate) -> Table:
     return table
 
 
+def _distilled(made: Distillation | None) -> list[tuple[str, str]]:
+    """What its students take beside the run."""
+    if made is None:
+        return []
+    seen = {
+        "stored": "stored logits",
+        "live": "a live teacher",
+        "views": f"{made.teacher_images} views labelled before",
+    }
+    work = (
+        f"{made.steps} steps of {made.batch_size}, {made.students_gmac:.3g} GMAC an image forward, {seen[made.teacher]}"
+    )
+    cost = f"{made.hours:.3g} h, {made.gpu_hours:.4g} GPU-hours, {made.usd:.4g} USD in {made.precision}"
+    lines = [("distill", f"{', '.join(made.students)}: {work}"), ("", cost)]
+    return [*lines, *(("assumed", f"distill: {line}") for line in made.assumptions)]
+
+
 def _print(made: Estimate) -> None:
     from rich.console import Console
 
@@ -98,5 +116,6 @@ def _print(made: Estimate) -> None:
         ("memory", f"{made.peak_memory_bytes / 1e9:.3g} GB in {made.precision}, {fits}"),
         ("limit", made.limited_by),
         *(("assumed", line) for line in made.assumptions),
+        *_distilled(made.distillation),
     ):
         typer.echo(f"{name:8} {text}")

@@ -19,7 +19,7 @@ class ViewsConfig(Document):
 
     count: int = Field(0, ge=0, le=MOST_VIEWS, description="views of each sample that synthesis labels; 0: none")
     image_size: int | None = Field(
-        None, ge=16, le=MOST_SIDE, description="side that a crop is resized to before the teacher sees it; null: its own"
+        None, ge=16, le=MOST_SIDE, description="side of a crop when the teacher sees it; null: its own"
     )
     crop_scale: tuple[float, float] = Field((0.5, 1.0), description="area of the crop")
     flip: bool = True

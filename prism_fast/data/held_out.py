@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from prism_fast.data.order import Integers
 from prism_fast.data.table import INDEX, read_table
+from prism_fast.dataset.shard import Shard
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.views.counter import Stream, uniforms
 
@@ -29,14 +27,12 @@ def split(shards: ShardSet, share: float, most: int, seed: int) -> tuple[ShardSe
     chosen = np.zeros(shards.rows, np.bool_)
     chosen[np.concatenate(draws).argsort(kind="stable")[:count]] = True
     held = np.split(chosen, np.cumsum([len(own) for own in indices])[:-1])
-    return _without(shards, indices, held), _without(shards, indices, [~own for own in held])
+    named = [frozenset(own[out].tolist()) for own, out in zip(indices, held, strict=True)]
+    pairs = list(zip(shards.shards, named, strict=True))
+    trained = [shard.without(shard.rejected | out) if out else shard for shard, out in pairs]
+    kept = [shard.keeping(out) for shard, out in pairs if out]
+    return _set(shards, [shard for shard in trained if shard.kept]), _set(shards, kept)
 
 
-def _without(shards: ShardSet, indices: list[Integers], left_out: list[np.ndarray[Any, Any]]) -> ShardSet:
-    parts = zip(shards.shards, indices, left_out, strict=True)
-    some = [
-        shard.without(shard.rejected | frozenset(own[out].tolist())) if out.any() else shard
-        for shard, own, out in parts
-        if not out.all()
-    ]
+def _set(shards: ShardSet, some: list[Shard]) -> ShardSet:
     return ShardSet(tuple(some), sum(shard.kept for shard in some), shards.classes, shards.image_ext)

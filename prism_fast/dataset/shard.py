@@ -53,11 +53,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard of a folder and its record; the samples of ``rejected`` indices are not read."""
+    """A finished shard of a folder and its record.
+
+    The samples of ``rejected`` indices are not read; of ``only`` some indices, no others are.
+    """
 
     folder: Path
     record: Record
     rejected: frozenset[int] = frozenset()
+    only: frozenset[int] | None = None
 
     @property
     def name(self) -> str:
@@ -77,11 +81,24 @@ class Shard:
     @property
     def kept(self) -> int:
         """Number of samples that are read."""
-        return self.record.rows - len(self.rejected)
+        return self.record.rows - len(self.rejected) if self.only is None else len(self.only)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every sample is read."""
+        return not self.rejected and self.only is None
+
+    def reads(self, index: int) -> bool:
+        """Whether a sample of the shard is read."""
+        return index not in self.rejected if self.only is None else index in self.only
 
     def without(self, rejected: frozenset[int]) -> Shard:
         """The same shard without some indices."""
         return replace(self, rejected=rejected)
+
+    def keeping(self, only: frozenset[int]) -> Shard:
+        """These of the samples that are read, and no others."""
+        return replace(self, only=only)
 
     def entries(self, places: Sequence[int] | None = None) -> list[Entry]:
         """Every sample that is not rejected, in order; or those at these places among them, 0 to ``kept`` - 1.
@@ -94,19 +111,10 @@ class Shard:
         lines = self._lines(self._listed())
         if places is None:
             return [entry for _, entry in self._kept(lines)]
-        if self.rejected:
+        if not self.whole:
             kept = self._kept(lines)
             return [kept[place][1] for place in places]
         return [self._entry(lines[place]) for place in places]
-
-    def index_text(self) -> str:
-        """An index in DALI's format of the samples that are not rejected.
-
-        Raises:
-            DataError: the index does not belong to this record.
-        """
-        lines = self._lines(self._listed())
-        return "\n".join([f"v1.2 {self.kept}", *(line for line, _ in self._kept(lines))]) + "\n"
 
     def _listed(self) -> bytes:
         try:
@@ -131,7 +139,7 @@ class Shard:
 
     def _kept(self, lines: Sequence[str]) -> list[tuple[str, Entry]]:
         entries = [(line, self._entry(line)) for line in lines]
-        return [(line, entry) for line, entry in entries if entry.index not in self.rejected]
+        return [(line, entry) for line, entry in entries if self.reads(entry.index)]
 
     def _entry(self, line: str) -> Entry:
         words, extension = line.split(), self.record.image_ext

@@ -72,7 +72,7 @@ class ShardSet:
             yield from shard.samples()
 
     def digest(self) -> str:
-        """SHA-256 over the shards' own hashes and what is rejected of them: the identity of the data set."""
+        """SHA-256 over the shards' own hashes and what is read of them: the identity of the data set."""
         parts = (shard.record.sha256 + "".join(f" {i}" for i in sorted(shard.rejected)) for shard in self.shards)
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 

@@ -71,7 +71,11 @@ def _groups(model: nn.Module, config: DistillConfig) -> list[dict[str, Any]]:
 def _of_timm(groups: list[dict[str, Any]], config: DistillConfig) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2
 
-    made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, weight_decay=0.0)
+    # LAMB would clip the gradient a second time, to 1.
+    own: dict[str, Any] = {"max_grad_norm": None} if config.optimizer == "lamb" else {}
+    made: torch.optim.Optimizer = create_optimizer_v2(
+        groups, opt=config.optimizer, lr=config.lr, weight_decay=0.0, **own
+    )
     return made
 
 

@@ -10,6 +10,7 @@ from prism_fast.estimate.devices import Device
 from prism_fast.estimate.distillation import Distillation, estimate_distillation
 from prism_fast.estimate.measured import Measured
 from prism_fast.estimate.roofline import Efficiency, Limit, bytes_ratio, roofline_seconds
+from prism_fast.views.codec import ViewCodec
 
 __all__ = [
     "Distillation",
@@ -26,7 +27,8 @@ __all__ = [
 #: Bytes of a picture per pixel. Photographs lie near these; flat drawings need a third of them as PNG.
 _PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.35}
 #: Per sample besides image and logits: five tar headers and their padding, prompt and energies, the index.
-_OVERHEAD = 5 * (512 + 256) + 500 + 150
+_PER_MEMBER = 512 + 256
+_OVERHEAD = 5 * _PER_MEMBER + 500 + 150
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def _shard_seconds(config: RunConfig, parts: tuple[PartTime, ...], measured: Mea
 def storage_bytes(config: RunConfig, images: int, classes: int) -> float:
     """Shards with their indices."""
     pixels = config.sampling.height * config.sampling.width
-    return images * (pixels * _PER_PIXEL[config.synthesis.image_format] + 2 * classes + _OVERHEAD)
+    views = config.views.count * ViewCodec.of(classes, config.views.top_k).size_bytes
+    headers = _OVERHEAD + _PER_MEMBER * (views > 0)
+    return images * (pixels * _PER_PIXEL[config.synthesis.image_format] + 2 * classes + views + headers)
 
 
 def peak_memory_bytes(config: RunConfig, cost: RunCost, precision: str) -> float:

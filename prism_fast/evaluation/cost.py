@@ -97,8 +97,9 @@ def multiply_adds(net: nn.Module, image_size: int) -> int:
     """
     weight = next(net.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
+    counting = copy.deepcopy(net).eval().requires_grad_(False)  # of weights that are trained it would want gradients
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        net(image)
+        counting(image)
     return int(counted.get_total_flops()) // 2
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,6 @@ from prism_fast.dataset.card import dataset_card
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard import Entry, Shard, ShardReader
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.errors import InputError, RunError
 from prism_fast.evaluation.class_folders import folder_names
 from prism_fast.storage.files import parquet_sink
 from prism_fast.storage.folders import whole_folder

@@ -13,8 +13,6 @@ from prism_fast.errors import InputError
 from prism_fast.models.classifier import Classifier
 from tests.distillation.test_inherit import _teacher
 
-WIDTHS = (1.0, 0.5)
-
 
 @pytest.fixture(scope="module")
 def teacher() -> Classifier:
@@ -28,7 +26,7 @@ def _batches() -> Iterator[Tensor]:
 
 
 def test_candidates_cost_the_budget_and_no_more(teacher: Classifier) -> None:
-    found = search(teacher, 0.4, widths=WIDTHS)
+    found = search(teacher, 0.4, widths=(1.0, 0.5))
     assert found
     assert all(0.6 * 0.4 <= one.share <= 0.4 for one in found)
     assert all(one.score is None for one in found)
@@ -36,7 +34,7 @@ def test_candidates_cost_the_budget_and_no_more(teacher: Classifier) -> None:
 
 
 def test_with_pictures_the_best_readout_comes_first(teacher: Classifier) -> None:
-    found = search(teacher, 0.4, _batches, widths=WIDTHS, most=3)
+    found = search(teacher, 0.4, _batches, widths=(1.0, 0.5), most=2)
     scores = [one.score for one in found]
     assert len(found) > 1
     assert all(score is not None for score in scores)
@@ -56,4 +54,4 @@ def test_what_is_linear_is_explained() -> None:
 )
 def test_a_budget_that_none_meets_is_refused(teacher: Classifier, budget: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        search(teacher, budget, widths=WIDTHS)
+        search(teacher, budget, widths=(1.0,))

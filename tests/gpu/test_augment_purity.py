@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prism_fast.config.augment import AugmentConfig
 from prism_fast.data.augment import Augment
+from prism_fast.data.augment.rand_augment import RandAugment
 from prism_fast.data.batch import Batch
 from tests.data.augment.pictures import CPU, batch
 from tests.data.toy import MEAN, STD
@@ -26,12 +27,26 @@ def on_cuda(given: Batch) -> Batch:
     return replace(given, **moved)
 
 
+N, SEED = 32, 3
+
+
+def test_the_batch_has_every_operation() -> None:
+    drawn = RandAugment(AugmentConfig(rand_augment=1), SEED, torch.zeros(1, 3, 1, 1)).draw(batch(N).positions, 20, 24)
+    assert min(drawn.counts) > 0
+
+
+def refused(*given: object, **named: object) -> None:
+    raise AssertionError("a tensor was made of numbers of the host")
+
+
 @pytest.mark.parametrize("config", [{"erasing": 0.5}, {"mixup": 1.0}, ALL])
-def test_a_batch_is_one_copy_that_nobody_waits_for(config: dict[str, Any]) -> None:
-    given = batch(24)
+def test_a_batch_is_one_copy_that_nobody_waits_for(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batch(N)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        augment, there = Augment(AugmentConfig(**config), 3, MEAN, STD, CUDA), on_cuda(given)
+        augment, there = Augment(AugmentConfig(**config), SEED, MEAN, STD, CUDA), on_cuda(given)
         augment(there)  # the sheet of noise, once
+        # On a real device numbers of the host become a tensor there by a copy that is waited for; the fake shows none.
+        monkeypatch.setattr(torch, "tensor", refused)
         with Log() as log:
             for _ in range(2):
                 found = augment(there)
@@ -44,7 +59,7 @@ def test_a_batch_is_one_copy_that_nobody_waits_for(config: dict[str, Any]) -> No
     assert found.images.is_contiguous(memory_format=torch.channels_last)
     if config.get("mixup") or config.get("cutmix"):
         assert found.share is not None
-        assert (found.share.device.type, found.share.shape) == ("cuda", (24,))
+        assert (found.share.device.type, found.share.shape) == ("cuda", (N,))
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -119,7 +120,7 @@ def test_a_frozen_head_never_learns_nor_counts() -> None:
 
 
 def test_narrow_layers_know_their_size() -> None:
-    net = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=16), nn.Linear(6, 5))
+    net: Any = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=16), nn.Linear(6, 5))
     shapes = {
         "0.weight": (12, 4, 3, 3),
         "0.bias": (12,),

@@ -84,7 +84,6 @@ def test_dali_resizes_alike(side: int) -> None:
     dali = pytest.importorskip("nvidia.dali")
     fn, types = pytest.importorskip("nvidia.dali.fn"), pytest.importorskip("nvidia.dali.types")
     images = [noise(h, w) for h, w in ((16, 16), (17, 40), (64, 31), (100, 90))]
-
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
 
     @dali.pipeline_def(batch_size=len(images), num_threads=1, device_id=None)  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""Mixup and cutmix of neighbours: row i with row i ^ 1."""
+"""Mixup and cutmix of neighbours."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Mixing:
     exactly the part of i that is left. Both pictures of a pair get the same share or box. Where both are on each takes
     half of the pairs. The draws are those of the pair's first picture.
 
+    Pairs are rows 0 and ``apart``, 1 and ``apart + 1`` and so on, of every ``2 apart`` rows: where so many views of a
+    picture lie behind one another each is mixed with another picture's.
+
     Logits become ``log(share softmax(own) + (1 - share) softmax(other))``, so that a temperature is applied to the
     mixed distribution. Of a pair that is not mixed they stay what they are.
 
@@ -33,8 +36,8 @@ class Mixing:
         ``pair``.
     """
 
-    def __init__(self, config: AugmentConfig, seed: int) -> None:
-        self._config, self._seed = config, seed
+    def __init__(self, config: AugmentConfig, seed: int, apart: int = 1) -> None:
+        self._config, self._seed, self._apart = config, seed, apart
 
     def draw(self, positions: Positions, height: int, width: int) -> Drawn:
         """Of each pair: its share, what remains of a picture's own outside the box, and the box, empty for mixup.
@@ -42,12 +45,13 @@ class Mixing:
         Raises:
             InputError: a picture is left without a partner.
         """
-        if len(positions) % 2:
+        if len(positions) % (2 * self._apart):
             raise InputError(
-                f"mixup and cutmix mix pairs, got a batch of {len(positions)} pictures; "
-                "give every rank and every part of a batch an even number"
+                f"mixup and cutmix mix pairs of pictures of {self._apart} views each, got a batch of {len(positions)}; "
+                f"give every rank a multiple of {2 * self._apart}"
             )
-        draws = uniforms(self._seed, Stream.MIX, positions[::2], np.int64(0), 5)
+        first = positions.reshape(-1, 2, self._apart)[:, 0].ravel()
+        draws = uniforms(self._seed, Stream.MIX, first, np.int64(0), 5)
         found = pairs(draws, self._config, height, width)
         outside = np.where(found.cut, 1.0, found.share)
         # In a row of memory the three channels of a pixel lie side by side.
@@ -58,18 +62,19 @@ class Mixing:
         _, outside, found = drawn.tensors
         rows = images.permute(0, 2, 3, 1).flatten(2)  # a view: along memory the CPU mixes four times as fast
         if self._config.mixup:
-            rows = exchanged(rows, lambda a, b, out: torch.lerp(b, a, outside[:, 0], out=out))
+            own = outside.view(-1, self._apart, 1, 1)
+            rows = exchanged(rows, self._apart, lambda a, b, out: torch.lerp(b, a, own, out=out))
         if self._config.cutmix:
-            box = inside(found, *rows.shape[1:])[:, 0]
-            rows = exchanged(rows, lambda a, b, out: torch.where(box, b, a, out=out))
+            box = inside(found, *rows.shape[1:]).unflatten(0, (-1, self._apart))[:, :, 0]
+            rows = exchanged(rows, self._apart, lambda a, b, out: torch.where(box, b, a, out=out))
         mixed: Tensor = rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
         return mixed
 
     def targets(self, batch: Batch, drawn: Drawn) -> Batch:
         """The batch with the other's labels, the share, and mixed logits."""
-        share = drawn.tensors[0].flatten().repeat_interleave(2, output_size=len(batch.labels))
-        logits = mixed_logits(batch.logits, partner(batch.logits), share)
-        return replace(batch, logits=logits, other_labels=partner(batch.labels), share=share)
+        share = drawn.tensors[0].view(-1, 1, self._apart).expand(-1, 2, -1).flatten()
+        logits = mixed_logits(batch.logits, partner(batch.logits, self._apart), share)
+        return replace(batch, logits=logits, other_labels=partner(batch.labels, self._apart), share=share)
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,18 @@ def cut_boxes(share: Floats, middles: Floats, height: int, width: int) -> Intege
     return np.stack(ends, axis=1)
 
 
-def exchanged(rows: Tensor, mix: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """``mix(own, other, out)`` of every row and its partner."""
+def exchanged(rows: Tensor, apart: int, mix: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """``mix(own, other, out)`` of every row and its partner, each (n / 2 apart, apart, ...)."""
     mixed = torch.empty_like(rows)
-    mix(rows[::2], rows[1::2], mixed[::2])
-    mix(rows[1::2], rows[::2], mixed[1::2])
+    (a, b), (first, second) = (x.unflatten(0, (-1, 2, apart)).unbind(1) for x in (rows, mixed))
+    mix(a, b, first)
+    mix(b, a, second)
     return mixed
 
 
-def partner(rows: Tensor) -> Tensor:
-    """Row i ^ 1 in the place of row i."""
-    found: Tensor = rows.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+def partner(rows: Tensor, apart: int = 1) -> Tensor:
+    """Each row's partner in its place; where ``apart`` is 1 row i ^ 1."""
+    found: Tensor = rows.unflatten(0, (-1, 2, apart)).flip(1).flatten(0, 2)
     return found
 
 

@@ -26,11 +26,19 @@ class Augment:
     on the host and reach the device in one copy, which nobody waits for. A live teacher is given what comes out: it
     sees the student's pixels.
 
+    ``views`` are the crops of a picture that lie behind one another in a batch: they are not mixed with each other.
+
     A configuration that changes nothing gives back the batch itself.
     """
 
     def __init__(
-        self, config: AugmentConfig, seed: int, mean: Sequence[float], std: Sequence[float], device: torch.device
+        self,
+        config: AugmentConfig,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        views: int = 1,
     ) -> None:
         moments = [torch.tensor(x, dtype=torch.float32).view(1, 3, 1, 1) for x in (mean, std)]
         self._mean, self._std = to_device(moments, device)
@@ -41,7 +49,7 @@ class Augment:
         if config.rand_augment:
             self._colours.append(RandAugment(config, seed, self._mean))
         self._erasing = Erasing(config, seed, device) if config.erasing else None
-        self._mixing = Mixing(config, seed) if config.mixes else None
+        self._mixing = Mixing(config, seed, views) if config.mixes else None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
@@ -51,7 +59,7 @@ class Augment:
         Dtypes: images keep theirs; in between they are float32.
 
         Raises:
-            InputError: pictures are to be mixed and their number is odd.
+            InputError: pictures are to be mixed and one has no partner.
         """
         parts = [*self._colours, *(part for part in (self._erasing, self._mixing) if part)]
         if not parts:

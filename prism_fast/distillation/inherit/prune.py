@@ -28,6 +28,7 @@ _PICTURES = 1024
 _MULTIPLE = 8
 
 
+@torch.enable_grad()
 def prune(
     net: Spliced,
     inherit: InheritConfig,
@@ -121,6 +122,7 @@ def _importance(
     return GroupTaylorImportance()
 
 
+@torch.enable_grad()
 def gradients(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None) -> dict[str, Tensor]:
     """Of the teacher's cross-entropy with its own decision, by the names of its weights, on the CPU.
 
@@ -130,7 +132,9 @@ def gradients(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None
     net = copy.deepcopy(teacher.net).eval().requires_grad_(True)
     device, size, seen = next(net.parameters()).device, (teacher.config.image_size,) * 2, 0
     for batch in images() if images is not None else ():
-        shown = F.interpolate(batch.to(device), size=size, mode="bilinear", antialias=True, align_corners=False)
+        shown = F.interpolate(
+            batch.to(device, torch.float32), size=size, mode="bilinear", antialias=True, align_corners=False
+        )
         logits = net(shown)
         F.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
         seen += len(batch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from prism_fast.config.losses import SimKD
 from prism_fast.distillation.inherit.make import inherited
 from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
+from prism_fast.models.architecture import refusal
 from prism_fast.models.classifier import Classifier
 from prism_fast.models.structure.anatomy import examine
 from prism_fast.models.structure.spliced import Spliced, as_map
@@ -76,26 +76,35 @@ def search(
 
 
 def _all(teacher: Classifier, groups: int, widths: Sequence[float], budget: float) -> Iterator[Candidate]:
-    """Every cut that can be made, with its cost; narrowing is the same whichever criterion chooses the channels."""
+    """Every cut that may cost the budget; narrowing is the same whichever criterion chooses the channels."""
     side = teacher.config.image_size
     whole = multiply_adds(_outline(teacher.net), side)
     sides = sorted({max(16, round(side * part / 16) * 16) for part in SIDES}, reverse=True)
-    for blocks, width in product((None, *range(groups - 1, 0, -1)), widths):
-        inherit = InheritConfig(blocks=blocks, width=width)
-        try:
-            cut = _cut(teacher, inherit.model_copy(update={"criterion": "magnitude"}), side)
-        except InputError:  # this family cannot be cut or narrowed
-            continue
-        outline = _outline(cut.net)
-        for size in sides:
-            try:
-                cost = multiply_adds(outline, size)
-            except Exception:  # a network of fixed size raises what its first layer that minds raises
-                continue
-            yield Candidate(inherit, size, cost / whole)
+    for blocks in (None, *range(groups - 1, 0, -1)):
+        full = _shares(teacher, InheritConfig(blocks=blocks), sides, whole)
+        for width in widths:
+            # A layer's cost falls with the square of the width, that of the projection and of the first layer with it.
+            worth = [size for size, share in full.items() if share * width**2 <= budget and share * width >= budget / 4]
+            inherit = InheritConfig(blocks=blocks, width=width)
+            shares = full if width == 1 else _shares(teacher, inherit, worth, whole)
+            yield from (Candidate(inherit, size, share) for size, share in shares.items())
+
+
+def _shares(teacher: Classifier, inherit: InheritConfig, sides: Sequence[int], whole: int) -> dict[int, float]:
+    """What a cut costs at each size that it takes; nothing where the family cannot be cut or narrowed so."""
+    if not sides:
+        return {}
+    try:
+        net = _cut(teacher, inherit, teacher.config.image_size).net
+    except InputError:
+        return {}
+    outline = _outline(net)
+    return {size: multiply_adds(outline, size) / whole for size in sides if refusal(outline, size) is None}
 
 
 def _cut(teacher: Classifier, inherit: InheritConfig, size: int) -> Classifier:
+    """By magnitude, which needs no pictures."""
+    inherit = inherit.model_copy(update={"criterion": "magnitude"})
     recipe = DistillConfig(student_from="teacher", inherit=inherit, image_size=size, teacher="live", losses=(SimKD(),))
     return inherited(recipe, teacher.config.num_classes, teacher)
 
@@ -120,8 +129,7 @@ def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
 
 @torch.no_grad()
 def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candidate:
-    inherit = one.inherit.model_copy(update={"criterion": "magnitude"})
-    net = _cut(teacher, inherit, one.image_size).net.eval()
+    net = _cut(teacher, one.inherit, one.image_size).net.eval()
     trunk: Any = net.trunk if isinstance(net, Spliced) else net
     known, device = examine(trunk, one.image_size), next(teacher.net.parameters()).device
     inputs, targets = [], []
@@ -133,7 +141,7 @@ def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candida
 
 
 def _sized(batch: Tensor, size: int) -> Tensor:
-    return F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(batch.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def explained(inputs: Tensor, targets: Tensor) -> float:

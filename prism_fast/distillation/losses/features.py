@@ -44,7 +44,13 @@ class Featured(nn.Module):
         last, maps = self.net.forward_intermediates(images)
         # Twice through the head, which is small: families end in too many ways to take theirs apart.
         pooled = self.net.forward_head(last, pre_logits=True)
-        return Outputs(self.net.forward_head(last), tuple(maps), pooled.flatten(1))
+        return Outputs(self.net.forward_head(last), _whole(maps, last), pooled.flatten(1))
+
+
+def _whole(maps: list[Tensor], last: Tensor) -> tuple[Tensor, ...]:
+    """With what EfficientNets compute after their last stage and before they pool."""
+    further = last.ndim == 4 and last.shape[1] != maps[-1].shape[1] and last.shape[2:] == maps[-1].shape[2:]
+    return (*maps, last) if further else tuple(maps)
 
 
 def network_name(net: nn.Module) -> str:

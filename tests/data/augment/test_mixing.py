@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,9 +112,35 @@ def test_boxes_have_the_drawn_area_and_lie_anywhere() -> None:
 
 
 def test_an_odd_batch_is_refused() -> None:
-    with pytest.raises(InputError, match="batch of 3 pictures; give every rank"):
+    with pytest.raises(InputError, match="batch of 3; give every rank a multiple of 2"):
         Mixing(AugmentConfig(mixup=1.0), 0).draw(np.arange(3), H, W)
+    with pytest.raises(InputError, match="batch of 6; give every rank a multiple of 4"):
+        Mixing(AugmentConfig(mixup=1.0), 0, 2).draw(np.arange(6), H, W)
 
 
 def test_partners() -> None:
     assert partner(torch.arange(6)).tolist() == [1, 0, 3, 2, 5, 4]
+    assert partner(torch.arange(12), 3).tolist() == [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]
+
+
+@pytest.mark.parametrize("config", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
+def test_views_of_a_picture_are_mixed_with_another_picture(config: dict[str, float]) -> None:
+    """The same rows put so that partners are neighbours, with the draws of the same places, become the same."""
+    given, settings = batch(N), AugmentConfig(**config)
+    side_by_side = torch.arange(N).view(-1, 2, 3).transpose(1, 2).flatten()
+    order = side_by_side.numpy()
+    moved = Batch(given.images[side_by_side], given.labels[side_by_side], given.logits[side_by_side], order)
+    found, wanted = (whole(Mixing(settings, 9, apart), one) for apart, one in ((3, given), (1, moved)))
+    assert torch.equal(found.images[side_by_side], wanted.images)
+    assert not torch.equal(found.images, given.images)
+    assert torch.equal(found.logits[side_by_side], wanted.logits)
+    assert found.share is not None
+    assert wanted.share is not None
+    assert torch.equal(found.share[side_by_side], wanted.share)
+    assert found.other_labels is not None
+    assert torch.equal(found.other_labels, given.labels.view(-1, 2, 3).flip(1).flatten())
+
+
+def whole(part: Mixing, given: Batch) -> Batch:
+    drawn = part.draw(given.positions, H, W)
+    return replace(part.targets(given, drawn), images=part.apply(given.images, drawn))

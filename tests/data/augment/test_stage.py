@@ -101,7 +101,13 @@ def test_order_is_colours_then_erasing_then_mixing() -> None:
     torch.testing.assert_close(made(**ALL)(given).images, apart.images, rtol=0, atol=1e-5)
 
 
+def test_views_reach_the_mixing() -> None:
+    found = Augment(AugmentConfig(mixup=1.0), 3, MEAN, STD, CPU, views=3)(batch(12))
+    assert found.other_labels is not None
+    assert found.other_labels.tolist() == [i % 5 for i in (3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8)]
+
+
 def test_an_odd_batch_is_refused_only_where_pairs_are_mixed() -> None:
     assert len(made(**COLOURS, erasing=1.0)(batch(3)).images) == 3
-    with pytest.raises(InputError, match="even number"):
+    with pytest.raises(InputError, match="multiple of 2"):
         made(cutmix=1.0)(batch(3))
