@@ -73,7 +73,7 @@ def test_from_a_configuration_to_a_report(tmp_path: Path) -> None:
         assert len(list(prism_fast.ShardSet.discover(run).samples())) == 8
         chosen = prism_fast.select(run, keep=1.0, quotas={"cat": 1})
         assert chosen.accepted == 8 - 2  # three of "cat", of which one is left
-        result = prism_fast.distill(config, run, tmp_path / "student")
+        (result,) = prism_fast.distill(config, run, tmp_path / "student")
         (folder := tmp_path / "pictures").mkdir()
         for sample in prism_fast.ShardSet.discover(run).samples():
             save_picture(folder / str(sample.label) / f"{sample.index}.png", sample)

@@ -82,7 +82,7 @@ def test_it_is_finished_verified_extended_and_distilled(run: Path, tmp_path: Pat
 
     recipe = ["student=test_resnet", "image_size=32", "steps=3", "batch_size=4", "warmup_steps=1", "loader=torch"]
     student = prism_fast.load_config("minis-emoji", [f"distill.{value}" for value in recipe])
-    assert prism_fast.distill(student, run, tmp_path / "student").steps == 3
+    assert prism_fast.distill(student, run, tmp_path / "student")[0].steps == 3
     assert export(run, tmp_path / "folders", "imagefolder") == 12
     assert "<html" in prism_fast.report(run).read_text()
     assert config.run_hash() == RUN_HASH

@@ -28,11 +28,12 @@ def _uses(synthesizer: Synthesizer) -> list[tuple[nn.Module, tuple[str, ...]]]:
     model, guided = synthesizer.model, ("energy_gradient",) * synthesizer.config.guidance.enabled
     networks = {step.network for step in synthesizer.sampler.savings}
     light = synthesizer.light_decoder
+    eager_views = ("views",) * (synthesizer.labeller is not None and not synthesizer.views_by_engine)
     found: list[tuple[nn.Module, tuple[str, ...]]] = [
         (model.text_encoder, ("text_encoder",)),
         (model.unet, tuple("unet" if name == "whole" else f"unet_{name}" for name in networks)),
         (model.vae, ("decoder", *(() if light else guided))),
-        (synthesizer.teacher.net, ("teacher", *guided)),
+        (synthesizer.teacher.net, ("teacher", *guided, *eager_views)),
     ]
     if model.text_encoder_2 is not None:
         found.append((model.text_encoder_2, ("text_encoder_2",)))

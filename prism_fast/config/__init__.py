@@ -1,9 +1,9 @@
 """One document describes a run."""
 
+from prism_fast.config.distill import DistillConfig
 from prism_fast.config.document import assign, bundled_configs, load_config, parse_assignments
 from prism_fast.config.schema import (
     BackendName,
-    DistillConfig,
     EnginePart,
     EnginesConfig,
     EvaluateConfig,
@@ -18,6 +18,7 @@ from prism_fast.config.schema import (
     SolverName,
     SynthesisConfig,
 )
+from prism_fast.config.views import ViewsConfig
 
 __all__ = [
     "BackendName",
@@ -35,6 +36,7 @@ __all__ = [
     "SlurmConfig",
     "SolverName",
     "SynthesisConfig",
+    "ViewsConfig",
     "assign",
     "bundled_configs",
     "load_config",

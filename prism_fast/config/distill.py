@@ -111,8 +111,11 @@ class DistillConfig(Document):
             raise ValueError(f"students must have names of their own, got {', '.join(names)}")
         if self.batch_size % self.views_per_decode:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of views_per_decode {self.views_per_decode}")
-        if self.augment.mixes and self.batch_size % 2:
-            raise ValueError(f"mixup and cutmix mix pairs; batch_size must be even, got {self.batch_size}")
+        pair = 2 * self.views_per_decode
+        if self.augment.mixes and self.batch_size % pair:
+            raise ValueError(
+                f"mixup and cutmix mix pairs; batch_size must be a multiple of {pair}, got {self.batch_size}"
+            )
         return self
 
     @model_validator(mode="after")

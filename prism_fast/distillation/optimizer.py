@@ -55,7 +55,10 @@ def make_optimizer(
         return _of_timm(groups, config)
     fused = True if next(model.parameters()).is_cuda else None
     momentum: dict[str, Any] = {"momentum": _SGD_MOMENTUM, "nesterov": True} if config.optimizer == "sgd" else {}
-    return _FUSED[config.optimizer](groups, lr=config.lr, weight_decay=0.0, fused=fused, **momentum)
+    made: torch.optim.Optimizer = _FUSED[config.optimizer](
+        groups, lr=config.lr, weight_decay=0.0, fused=fused, **momentum
+    )
+    return made
 
 
 def _groups(model: nn.Module, config: DistillConfig) -> list[dict[str, Any]]:

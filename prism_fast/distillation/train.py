@@ -76,7 +76,8 @@ def make_trainer(task: Task, loader: Loader) -> Trainer:
         InputError: an unknown student, or one that does not take such pictures or batches.
     """
     learners = [_learner(task, name, recipe) for name, recipe in _recipes(task.config)]
-    augment = Augment(task.config.augment, task.config.seed, task.mean, task.std, task.world.device)
+    config = task.config
+    augment = Augment(config.augment, config.seed, task.mean, task.std, task.world.device, config.views_per_decode)
     return Trainer(loader, learners, _live(task, learners), augment, task.world)
 
 

@@ -108,9 +108,7 @@ def _of_timm(file: Path, document: dict[str, Any]) -> Description:
     if not isinstance(pretrained, dict) or not isinstance(options, dict):
         raise DataError(f"{file} is not a classifier's: pretrained_cfg and model_args must be JSON objects")
     if options.get("in_chans", 3) != 3:
-        raise DataError(
-            f"{file} is of a classifier of {options['in_chans']} channels; expected 3"
-        )
+        raise DataError(f"{file} is of a classifier of {options['in_chans']} channels; expected 3")
     options = {key: value for key, value in options.items() if key not in ("num_classes", "in_chans")}
     names = document.get("label_names") or pretrained.get("label_names") or pretrained.get("labels")
     found = {

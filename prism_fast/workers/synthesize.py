@@ -11,7 +11,9 @@ from prism_fast.config import RunConfig
 from prism_fast.dataset.record import Record
 from prism_fast.dataset.run_directory import RunDirectory, require_free
 from prism_fast.errors import RunError
+from prism_fast.labels.load import load_label_space
 from prism_fast.storage.paths import in_store
+from prism_fast.views.codec import ViewCodec
 from prism_fast.workers.assembly import assemble
 from prism_fast.workers.maker import Generator
 from prism_fast.workers.rank import Rank
@@ -112,5 +114,7 @@ def require_room(config: RunConfig, out: Path) -> None:
     if in_store(out):
         return
     pixels = config.sampling.height * config.sampling.width * 3
+    classes = len(load_label_space(config.labels).classes)
+    views = config.views.count * ViewCodec.of(classes, config.views.top_k).size_bytes
     missing = config.synthesis.images - RunDirectory(out).images_done()
-    require_free(out, missing * (pixels + 4096))
+    require_free(out, missing * (pixels + views + 4096))

@@ -2,6 +2,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_a_toy_is_learned(shards: ShardSet, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["dali", "torch"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_interrupted_and_resumed_is_bit_equal(shards: ShardSet, tmp_path: Path, name: str, optimizer: str) -> None:
-    settings = {"loader": name, "optimizer": optimizer, "checkpoint_every": 4, "lr": 1e-2}
+    settings: dict[str, Any] = {"loader": name, "optimizer": optimizer, "checkpoint_every": 4, "lr": 1e-2}
     whole = train(shards, tmp_path / "whole", **settings)
     interrupt(shards, tmp_path / "parts", 5, **settings)  # first reported after step 8, before that is saved
     assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt").step == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prism_fast.config import schema
+from prism_fast.config import base
 from prism_fast.errors import DataError, InputError
 from prism_fast.models import classifier_config
 from prism_fast.models.classifier import load_classifier, save_classifier
@@ -122,4 +122,4 @@ def test_pictures_are_resized_and_normalised(good: Path) -> None:
 
 def test_the_largest_side_is_the_configurations() -> None:
     """The two rooms do not import each other."""
-    assert classifier_config.MOST_SIDE == schema.MOST_SIDE
+    assert classifier_config.MOST_SIDE == base.MOST_SIDE
