@@ -25,6 +25,7 @@ NAMES = [
     "check_prompts",
     "distill",
     "evaluate",
+    "compress",
     "export_student",
     "extend",
     "label_views",

@@ -1,12 +1,17 @@
-"""What is done with a student once it is trained."""
+"""Students cut out of a teacher, and what is done with a student once it is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_fast.api.runs import LOG, Log, Progress, path_of
+
 if TYPE_CHECKING:
+    from prism_fast.config import RunConfig
+    from prism_fast.experiments.compress import Compressed
     from prism_fast.operations.export_student import Exported, Format
 
 
@@ -40,3 +45,41 @@ def export_student(
     from prism_fast.storage.paths import local_path
 
     return write(local_path(student), local_path(out), formats, half=half, latency=latency)
+
+
+def compress(
+    config: RunConfig,
+    budget: float,
+    out: Path | str,
+    *,
+    run: Path | str | None = None,
+    candidates: int = 2,
+    device: str = "cpu",
+    phase: Callable[[str], AbstractContextManager[Progress]] | None = None,
+    log: Log = LOG.info,
+) -> tuple[Compressed, ...]:
+    """Make a smaller classifier of the configured teacher: images, a search over what to cut, distillation, the choice.
+
+    Args:
+        config: images and teacher; ``distill`` says how long students are trained.
+        budget: part of the teacher's multiply-adds that a student may cost, between 0 and 1.
+        out: where images, students and ``compress.json`` go; called again it goes on.
+        run: images that are there already.
+        candidates: how many cuts are distilled, on the same batches.
+        device: where students and teacher compute.
+        phase: opens a named phase of the work, whose progress is then told.
+        log: told what is chosen.
+
+    Raises:
+        InputError: no cut costs that little, or the teacher cannot be taken apart. DataError: bad images or models.
+        RunError: the disk refused.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.experiments.compress import compress as make
+    from prism_fast.selection.select import silent
+    from prism_fast.storage.paths import local_path
+
+    where = local_path(out)
+    return make(config, budget, where, phase or silent, run=path_of(run), candidates=candidates, device=device, log=log)

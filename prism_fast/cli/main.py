@@ -13,6 +13,7 @@ import typer
 from prism_fast.cli.bench import bench
 from prism_fast.cli.build_engines import build_engines
 from prism_fast.cli.common import failure
+from prism_fast.cli.compress import compress
 from prism_fast.cli.configs import configs
 from prism_fast.cli.demo import demo
 from prism_fast.cli.distill import distill
@@ -57,6 +58,7 @@ app.command()(tune)
 app.command()(plan)
 app.command()(watch)
 app.command()(export)
+app.command()(compress)
 app.command("export-student")(export_student)
 app.command()(extend)
 app.command()(repair)
