@@ -76,7 +76,7 @@ def test_finishing_copies_once_and_waits_once(run: Synthesizer, monkeypatch: pyt
     seen: list[tuple[torch.device, ...]] = []
 
     def samples(self: Synthesizer, rows: Any, *found: torch.Tensor) -> Made:
-        seen.append(tuple(x.device for x in found))
+        seen.append(tuple(x.device for x in found if isinstance(x, torch.Tensor)))
         return Made((), ())
 
     monkeypatch.setattr("prism_fast.sampling.transfer.wait_for", waited.append)
