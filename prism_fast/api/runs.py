@@ -265,7 +265,7 @@ def distill(
                 progress=progress, watch=watch,
             )  # fmt: skip
     if launch == "local":
-        launch_local(training)
+        launch_local(training, log)
     if launch == "slurm":
         launch_slurm(training, log)
     # What ranks have finished is only read here.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ from prism_fast.errors import InputError
 from prism_fast.workers.launch import training
 from prism_fast.workers.launch.training import Training
 from tests.data.toy import write_run
+from tests.distillation.ranks import finish, start
 from tests.tiny import write_config
 
 RECIPE = {
@@ -43,37 +42,16 @@ def command(config: Path, run: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "prism_fast", "distill", str(config), "--run", str(run), "--out", str(out), *more]
 
 
-def start(config: Path, run: Path, out: Path, ranks: int) -> list[subprocess.Popen[bytes]]:
-    """Ranks as torchrun starts them, without its agent."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            command(config, run, out, "--launch", "torchrun"),
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in range(ranks)
-    ]
-
-
-def finish(processes: list[subprocess.Popen[bytes]]) -> None:
-    assert [process.wait(timeout=120) for process in processes] == [0] * len(processes)
-
-
 def history(out: Path) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = json.loads((out / "student" / "history.json").read_text())
     return rows
 
 
-@pytest.mark.slow
 def test_two_ranks_have_the_losses_of_one(run: Path, tmp_path: Path) -> None:
-    config = config_file(tmp_path)
-    finish(start(config, run, tmp_path / "one", 1))
-    finish(start(config, run, tmp_path / "two", 2))
+    """Of a student whose samples do not see each other, with what is drawn for pictures and pairs."""
+    recipe = {**RECIPE, "augment": {"mixup": 0.5, "erasing": 0.5}}
+    finish(start(1, run, tmp_path / "one", recipe))
+    finish(start(2, run, tmp_path / "two", recipe))
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert [row["step"] for row in one] == [row["step"] for row in two] == [3, 6, 9, 10, 12]
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
@@ -84,44 +62,41 @@ def test_two_ranks_have_the_losses_of_one(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_ten_times_the_weights_are_the_same(run: Path, tmp_path: Path) -> None:
-    config = config_file(tmp_path, steps=60, checkpoint_every=2)
-    finish(start(config, run, tmp_path / "whole", 2))
-    draw, out = random.Random(0), tmp_path / "killed"
+    recipe, out = {**RECIPE, "steps": 60, "checkpoint_every": 2}, tmp_path / "killed"
+    finish(start(2, run, tmp_path / "whole", recipe))
+    draw, checkpoint = random.Random(0), out / "checkpoint.pt"
     for _ in range(10):
-        processes = start(config, run, out, 2)
-        seen = (out / "checkpoint.pt").stat().st_mtime_ns if (out / "checkpoint.pt").exists() else 0
+        processes, before = start(2, run, out, recipe), _written(checkpoint)
         give_up = time.monotonic() + 60
-        while not _moved(out / "checkpoint.pt", seen) and processes[0].poll() is None and time.monotonic() < give_up:
-            time.sleep(0.01)
+        while _written(checkpoint) == before and processes[0].is_alive() and time.monotonic() < give_up:
+            time.sleep(0.005)
         time.sleep(draw.random() * 0.05)
         for process in draw.sample(processes, 2):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         for process in processes:
-            process.wait()
-    finish(start(config, run, out, 2))
+            process.join()
+    finish(start(2, run, out, recipe))
     assert history(out) == history(tmp_path / "whole")
     files = [folder / "student" / "model.safetensors" for folder in (out, tmp_path / "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def _moved(path: Path, before: int) -> bool:
-    return path.exists() and path.stat().st_mtime_ns > before
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
-@pytest.mark.slow
 def test_it_goes_on_with_another_number_of_ranks(run: Path, tmp_path: Path) -> None:
     """And gives the losses of a run whose ranks never changed."""
-    config, half = config_file(tmp_path), tmp_path / "half"
-    half.mkdir()
-    finish(start(config, run, tmp_path / "whole", 1))
-    processes = start(config, run, tmp_path / "parts", 2)
-    while not (tmp_path / "parts" / "checkpoint.pt").exists():
-        time.sleep(0.01)
+    finish(start(1, run, tmp_path / "whole", RECIPE))
+    out = tmp_path / "parts"
+    processes = start(2, run, out, RECIPE)
+    while not (out / "checkpoint.pt").exists() and processes[0].is_alive():
+        time.sleep(0.005)
     for process in processes:
         process.kill()
-        process.wait()
-    finish(start(config, run, tmp_path / "parts", 1))
-    whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
+        process.join()
+    finish(start(1, run, out, RECIPE))
+    whole, parts = history(tmp_path / "whole"), history(out)
     assert [row["loss"] for row in parts] == pytest.approx([row["loss"] for row in whole], abs=1e-5)
 
 
@@ -144,6 +119,7 @@ def test_what_a_rank_refuses_is_one_line(run: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=180,
     )  # fmt: skip
     assert done.returncode == InputError.exit_code
+    assert done.stderr.strip().splitlines()[-1].startswith("error: rank ")
     assert "Traceback" not in done.stderr
 
 

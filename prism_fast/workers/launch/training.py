@@ -1,8 +1,10 @@
-"""Several processes that train the same students: torchrun's agent on this machine, or tasks of one Slurm job."""
+"""Several processes that train the same students: on this machine, or tasks of one Slurm job."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +18,7 @@ from prism_fast.errors import InputError, RunError
 
 #: What starts the ranks of a training; with torchrun, it has.
 TrainingLauncherName = Literal["local", "torchrun", "slurm"]
-_POLL_S = 2.0
+_POLL_S, _POLL_LOCAL_S = 2.0, 0.2
 _REQUEUES = 1_000_000
 
 
@@ -38,47 +40,73 @@ class Training:
         return ["-m", "prism_fast", "distill", str(config), *where, *check, "--launch", "torchrun"]
 
 
-def launch_local(training: Training) -> None:
-    """Ranks on this machine, each on a GPU of its own or its part of the cores; a killed one starts all of them again.
+def launch_local(training: Training, log: Callable[[str], None]) -> None:
+    """Ranks on this machine, each on a GPU of its own or its part of the cores; if one is killed, all start again.
 
-    The first rank shows its progress on standard error.
+    They meet as torchrun's would. Its agent is not used: it starts again what was refused, and says it in a page of its
+    own. The first rank shows its progress on standard error.
 
     Raises:
         InputError: a rank refused its input. RunError: a rank ended otherwise.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     with tempfile.TemporaryDirectory(prefix="prism-fast-") as name:
-        folder = Path(name)
+        folder, restarts = Path(name), training.config.launch.restarts
         (folder / "config.yaml").write_text(training.config.model_dump_json(), encoding="utf-8")  # JSON is YAML
-        quiet = {rank: Std.NONE if rank == 0 else Std.ERR for rank in range(training.ranks)}
-        settings = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=training.ranks,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            max_restarts=training.config.launch.restarts,
-            monitor_interval=0.5,
-            logs_specs=DefaultLogsSpecs(log_dir=name, redirects=quiet),
+        while (failed := _run(training, folder)) is not None:
+            rank, code = failed
+            if code >= 0 or not restarts:
+                raise _failure(rank, code, folder)
+            restarts -= 1
+            log(f"rank {rank} was killed by signal {-code}; all ranks go on from their last checkpoint")
+
+
+def _run(training: Training, folder: Path) -> tuple[int, int] | None:
+    """Ranks until all have ended, or one has failed: which, and its exit code."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(training.ranks):
+            ranks.append(_start(training, folder, rank, port))
+        while True:
+            codes = [process.poll() for process in ranks]
+            failed = [(rank, code) for rank, code in enumerate(codes) if code]
+            if failed:
+                return failed[0]
+            if None not in codes:
+                return None
+            time.sleep(_POLL_LOCAL_S)
+    finally:
+        for process in ranks:
+            process.kill()  # nothing happens to one that has ended
+            process.wait()
+
+
+def _start(training: Training, folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+    cores = max(1, len(os.sched_getaffinity(0)) // training.ranks)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": training.ranks, "MASTER_PORT": port}
+    names = {"OMP_NUM_THREADS": str(cores), **os.environ, "MASTER_ADDR": "127.0.0.1"}
+    with open(_messages(folder, rank), "wb") as messages:
+        return subprocess.Popen(
+            [sys.executable, *training.command(folder / "config.yaml")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=messages if rank else None,
+            env=names | {name: str(value) for name, value in place.items()},
         )
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // training.ranks)))
-        try:
-            elastic_launch(settings, sys.executable)(*training.command(folder / "config.yaml"))
-        except ChildFailedError as error:
-            raise _failure(error, folder) from error
 
 
-def _failure(error: Any, folder: Path) -> InputError | RunError:
-    """The error of the first rank that failed, with its last message, if it wrote one to a file."""
-    rank, first = error.get_first_failure()
-    logs = sorted(folder.glob(f"**/{rank}/stderr.log"))
-    lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
+def _messages(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.log"
+
+
+def _failure(rank: int, code: int, folder: Path) -> InputError | RunError:
+    """The error of a rank that failed, with its last message; that of the first one has been shown."""
+    lines = _messages(folder, rank).read_text(errors="replace").strip().splitlines()
     said = lines[-1].removeprefix("error: ") if lines else "see its message above"
-    kind = InputError if first.exitcode == InputError.exit_code else RunError
-    return kind(f"rank {rank} ended with exit code {first.exitcode}: {said}")
+    kind = InputError if code == InputError.exit_code else RunError
+    return kind(f"rank {rank} ended with exit code {code}: {said}")
 
 
 @dataclass(frozen=True)
