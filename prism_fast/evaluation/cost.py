@@ -16,7 +16,6 @@ from prism_engines.graph import Graph
 from prism_engines.spec import EngineSpec, TensorSpec
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from prism_fast.models.classifier import Classifier, require_input_size
@@ -161,6 +160,8 @@ def _compiled(
 
 
 def _timed(name: str, batch: int, run: Callable[[Tensor], object], images: Tensor) -> Latency:
+    from torch.utils.benchmark import Timer  # where nothing is measured it would only warn of a missing GPU
+
     threads = torch.get_num_threads()
     timer = Timer("run(images)", globals={"run": run, "images": images}, num_threads=threads)
     return Latency(name, batch, timer.blocked_autorange(min_run_time=_MIN_RUN_S).median * 1e3, threads)
