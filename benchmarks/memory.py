@@ -27,6 +27,7 @@ from benchmarks import harness, stress
 from benchmarks.guided import with_assignments
 from benchmarks.options import Options
 from benchmarks.pictures import write_noise
+from benchmarks.processes import field, tree
 from benchmarks.stub import Stub
 from prism_fast.config import RunConfig
 from prism_fast.dataset.sample import Sample
@@ -60,35 +61,13 @@ def peak_of(arguments: list[str]) -> Peak:
     began, largest, together = time.perf_counter(), 0, 0
     command = subprocess.Popen([sys.executable, "-m", "prism_fast", *arguments], stdout=subprocess.DEVNULL)
     while command.poll() is None:
-        processes = _tree(command.pid)
-        largest = max([largest, *(_field(pid, "status", "VmHWM:") for pid in processes)])
-        together = max(together, sum(_field(pid, "smaps_rollup", "Pss:") for pid in processes))
+        processes = tree(command.pid)
+        largest = max([largest, *(field(pid, "status", "VmHWM:") for pid in processes)])
+        together = max(together, sum(field(pid, "smaps_rollup", "Pss:") for pid in processes))
         time.sleep(_LOOK_S)
     if command.returncode:
         raise RunError(f"prism-fast {' '.join(arguments)} failed with exit code {command.returncode}")
     return Peak(time.perf_counter() - began, largest / 1024, together / 1024)
-
-
-def _tree(pid: int) -> list[int]:
-    """A process and its descendants."""
-    found = [pid]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += map(int, _text(children).split())
-    return found
-
-
-def _field(pid: int, file: str, name: str) -> int:
-    """A number of kilobytes of ``/proc``; 0 when the process has ended."""
-    _, _, rest = _text(Path(f"/proc/{pid}/{file}")).partition(name)
-    return int(rest.split()[0]) if rest else 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 class Noise(Stub):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks import memory, processes
 from benchmarks.pictures import write_noise
 from prism_fast.errors import RunError
 from prism_fast.evaluation.folder import open_folder
@@ -32,14 +32,14 @@ def test_memory_is_that_of_all_processes_of_a_command() -> None:
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
-        tree = memory._tree(parent.pid)
+        tree = processes.tree(parent.pid)
         assert len(tree) == 2
-        assert max(memory._field(pid, "status", "VmHWM:") for pid in tree) > 200 << 10
-        assert sum(memory._field(pid, "smaps_rollup", "Pss:") for pid in tree) > 200 << 10
-        assert memory._field(parent.pid, "status", "VmHWM:") < 100 << 10
+        assert max(processes.field(pid, "status", "VmHWM:") for pid in tree) > 200 << 10
+        assert sum(processes.field(pid, "smaps_rollup", "Pss:") for pid in tree) > 200 << 10
+        assert processes.field(parent.pid, "status", "VmHWM:") < 100 << 10
         parent.communicate("\n")
-    assert memory._tree(parent.pid) == [parent.pid]
-    assert memory._field(parent.pid, "status", "VmHWM:") == 0
+    assert processes.tree(parent.pid) == [parent.pid]
+    assert processes.field(parent.pid, "status", "VmHWM:") == 0
 
 
 def test_a_command_that_fails_has_no_peak(tmp_path: Path) -> None:

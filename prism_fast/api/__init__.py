@@ -7,8 +7,8 @@ line that says what to do.
 """
 
 from prism_fast.api.prompts import check_prompts, prompt_stats, write_bank
-from prism_fast.api.runs import build_engines, check_gpu, distill, evaluate, extend, report, select, synthesize, verify
-from prism_fast.api.students import compress, export_student
+from prism_fast.api.runs import build_engines, check_gpu, evaluate, extend, report, select, synthesize, verify
+from prism_fast.api.students import compress, distill, export_student
 from prism_fast.api.views import label_views
 
 __all__ = [

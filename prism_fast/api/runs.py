@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from prism_fast.compile.command import Outcome
     from prism_fast.config import RunConfig
     from prism_fast.dataset.record import Record
-    from prism_fast.distillation.task import Result, Watch
     from prism_fast.evaluation.comparison import Scored
     from prism_fast.gpu_check.check import Checked, StepResult
     from prism_fast.operations.extend import Extended
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from prism_fast.operations.verify import Verdict
     from prism_fast.selection.select import Selection
     from prism_fast.workers.launch.job import LauncherName
-    from prism_fast.workers.launch.training import TrainingLauncherName
     from prism_fast.workers.rank import Rank
     from prism_fast.workers.stop import Stop
     from prism_fast.workers.synthesize import Summary
@@ -216,60 +214,6 @@ def select(
         prepare()
         require_device(device)
     return choose(path, settings, device=device, check=check, phase=phase or silent)
-
-
-def distill(
-    config: RunConfig,
-    run: Path | str,
-    out: Path | str,
-    *,
-    device: str = "cpu",
-    check: bool | None = None,
-    launch: TrainingLauncherName | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-    watch: Watch | None = None,
-    log: Log = LOG.info,
-) -> tuple[Result, ...]:
-    """Train a student, or several on the same batches, on a synthesized dataset; called again, it goes on.
-
-    Args:
-        config: the recipe (``distill``) and, where a teacher is needed, the teacher.
-        run: the run's directory.
-        out: where the students and their checkpoints go.
-        device: where students and teacher compute.
-        check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
-        launch: what starts several ranks, which share every batch; ``torchrun``: this process is one of its ranks.
-        workers: how many, with ``local`` and ``slurm``.
-        progress: told every few steps: steps done, steps in all, loss of the first student.
-        watch: told every few steps: a student's name and what there is to show of it.
-        log: told what is launched.
-
-    Raises:
-        InputError: an unknown student or device, a loader that cannot run, a checkpoint of another recipe.
-        DataError: shards or a teacher that cannot be read. RunError: the loss is not finite, or the disk refused.
-    """
-    from prism_fast.process import prepare
-
-    prepare()
-    from prism_fast.distillation.parallel import joined
-    from prism_fast.distillation.run import distill_run
-    from prism_fast.storage.paths import local_path
-    from prism_fast.workers.launch.training import Training, launch_local, launch_slurm
-
-    training = Training(config, local_path(run), local_path(out), device, check, workers)
-    if launch == "torchrun":
-        with joined(device) as world:
-            return distill_run(
-                config, training.run, training.out, device=str(world.device), world=world, check=check,
-                progress=progress, watch=watch,
-            )  # fmt: skip
-    if launch == "local":
-        launch_local(training, log)
-    if launch == "slurm":
-        launch_slurm(training, log)
-    # What ranks have finished is only read here.
-    return distill_run(config, training.run, training.out, device=device, check=check, progress=progress, watch=watch)
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Students cut out of a teacher, and what is done with a student once it is trained."""
+"""Students: trained, cut out of a teacher, written for other tools."""
 
 from __future__ import annotations
 
@@ -11,8 +11,64 @@ from prism_fast.api.runs import LOG, Log, Progress, path_of
 
 if TYPE_CHECKING:
     from prism_fast.config import RunConfig
+    from prism_fast.distillation.task import Result, Watch
     from prism_fast.experiments.compress import Compressed
     from prism_fast.operations.export_student import Exported, Format
+    from prism_fast.workers.launch.training import TrainingLauncherName
+
+
+def distill(
+    config: RunConfig,
+    run: Path | str,
+    out: Path | str,
+    *,
+    device: str = "cpu",
+    check: bool | None = None,
+    launch: TrainingLauncherName | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    log: Log = LOG.info,
+) -> tuple[Result, ...]:
+    """Train a student, or several on the same batches, on a synthesized dataset; called again, it goes on.
+
+    Args:
+        config: the recipe (``distill``) and, where a teacher is needed, the teacher.
+        run: the run's directory.
+        out: where the students and their checkpoints go.
+        device: where students and teacher compute.
+        check: whether every byte of the shards is hashed first; None means that of a small run (256 MiB).
+        launch: what starts several ranks, which share every batch; ``torchrun``: this process is one of its ranks.
+        workers: how many, with ``local`` and ``slurm``.
+        progress: told every few steps: steps done, steps in all, loss of the first student.
+        watch: told every few steps: a student's name and what there is to show of it.
+        log: told what is launched.
+
+    Raises:
+        InputError: an unknown student or device, a loader that cannot run, a checkpoint of another recipe.
+        DataError: shards or a teacher that cannot be read. RunError: the loss is not finite, or the disk refused.
+    """
+    from prism_fast.process import prepare
+
+    prepare()
+    from prism_fast.distillation.parallel import joined
+    from prism_fast.distillation.run import distill_run
+    from prism_fast.storage.paths import local_path
+    from prism_fast.workers.launch.training import Training, launch_local, launch_slurm
+
+    training = Training(config, local_path(run), local_path(out), device, check, workers)
+    if launch == "torchrun":
+        with joined(device) as world:
+            return distill_run(
+                config, training.run, training.out, device=str(world.device), world=world, check=check,
+                progress=progress, watch=watch,
+            )  # fmt: skip
+    if launch == "local":
+        launch_local(training, log)
+    if launch == "slurm":
+        launch_slurm(training, log)
+    # What ranks have finished is only read here.
+    return distill_run(config, training.run, training.out, device=device, check=check, progress=progress, watch=watch)
 
 
 def export_student(

@@ -124,7 +124,7 @@ class Learner:
         return torch.stack([loss, agreement, norm, broken])
 
     def _backward(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        count, half = self.recipe.accumulate, self._half
+        count, half = self.recipe.accumulate, half_of(self.recipe)
         losses, logits = [], []
         for number, part in enumerate(seen.parts(count), start=1):
             with without_exchange(self.lesson) if number < count else nullcontext():
@@ -133,15 +133,6 @@ class Learner:
             losses.append(loss.detach())
             logits.append(found.detach())
         return torch.stack(losses).mean(), torch.cat(logits)
-
-    @property
-    def _half(self) -> torch.dtype | None:
-        return None if self.recipe.precision == "float32" else getattr(torch, self.recipe.precision)
-
-    @property
-    def done(self) -> bool:
-        """Whether its recipe is at its end."""
-        return self.step >= self.recipe.steps
 
     def checkpoint(self, identity: dict[str, Any], loader: dict[str, Any]) -> Checkpoint:
         """The state after the current step."""
@@ -169,6 +160,11 @@ class Learner:
         restore_optimizer(self.optimizer, saved.optimizer)
         self.scaler.load_state_dict(saved.scaler)
         self.step, self.history = saved.step, list(saved.history)
+
+
+def half_of(recipe: DistillConfig) -> torch.dtype | None:
+    """What networks compute in under autocast; None: float32, without."""
+    return None if recipe.precision == "float32" else getattr(torch, recipe.precision)
 
 
 def _seed(world: World, seed: int, step: int) -> None:

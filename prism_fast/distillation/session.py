@@ -18,7 +18,7 @@ from prism_fast.distillation.task import Progress, Result, Task, Watch
 from prism_fast.distillation.trainer import Trainer
 from prism_fast.distillation.validation import Validation
 from prism_fast.errors import InputError
-from prism_fast.evaluation.cost import cost_of
+from prism_fast.evaluation.cost import Cost, cost_of
 from prism_fast.models.classifier import Classifier
 from prism_fast.storage.files import replace
 
@@ -51,8 +51,10 @@ class Session:
         self.windows: dict[str, list[Tensor]] = {learner.name: [] for learner in trainer.learners}
         self.starts = {learner.name: learner.step for learner in trainer.learners}
         self.boards: dict[str, Board] = {}
+        self.costs: dict[str, Cost] = {}
         self.timing = Timing()
         self.began = self.since = time.perf_counter()
+        self.seconds = 0.0
         self.stopped = all(exhausted(learner.history, task.config) for learner in trainer.learners)
 
     def run(self) -> None:
@@ -67,7 +69,7 @@ class Session:
         finally:
             for board in self.boards.values():
                 board.close()
-        self.seconds = max(time.perf_counter() - self.began, 1e-9)
+        self.seconds = time.perf_counter() - self.began
 
     def _open(self) -> None:
         for learner in self.trainer.learners:
@@ -79,11 +81,14 @@ class Session:
     def _after(self, step: int) -> None:
         config = self.task.config
         saving = step % config.checkpoint_every == 0 or step == config.steps
-        looking = self.validation is not None and (step % config.validation.every == 0 or step == config.steps)
-        if saving or looking or step % LOG_EVERY == 0:
-            self._record(step, looking)
+        looks = config.validation.share > 0
+        looking = looks and (step % config.validation.every == 0 or step == config.steps)
+        if not (saving or looking or step % LOG_EVERY == 0):
+            return
+        self._record(step, looking)
         if saving or self.stopped:
             self._save()
+        self.since = time.perf_counter()
 
     def _record(self, step: int, looking: bool) -> None:
         """Of students that did this step: one that was ahead has its rows already."""
@@ -100,7 +105,6 @@ class Session:
             self._decide()
         if self.progress and self.task.world.leads:
             self.progress(step, self.task.config.steps, self.trainer.learners[0].history[-1]["loss"])
-        self.since = time.perf_counter()
 
     def _time(self, steps: int) -> None:
         """How fast the last steps were; looks and what is written are left out."""
@@ -109,7 +113,7 @@ class Session:
         self.trainer.waited_s = 0.0
 
     def _look(self, learner: Learner, row: dict[str, float]) -> None:
-        if self.task.world.leads and self.validation is not None:
+        if self.validation is not None:
             row.update(self.validation.look(learner))
             if best_step(learner.history) == learner.step:
                 self._write(learner, "best")
@@ -158,7 +162,9 @@ class Session:
             agreement=last["agreement"],
             looks=looks_of(learner.history),
         )
-        card = model_card(Card(learner.info, training, cost_of(Classifier(averaged, learner.info))))
+        if learner.name not in self.costs:
+            self.costs[learner.name] = cost_of(Classifier(averaged, learner.info))
+        card = model_card(Card(learner.info, training, self.costs[learner.name]))
         replace(folder / "README.md", card.encode())
 
     def result(self, learner: Learner) -> Result:
@@ -177,7 +183,7 @@ class Session:
             resumed_from=self.starts[learner.name],
             loss=last["loss"],
             agreement=last["agreement"],
-            images_per_s=done * learner.recipe.batch_size / self.seconds,
+            images_per_s=done * learner.recipe.batch_size / max(self.seconds, 1e-9),
             data_wait=self.timing.data_wait,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from prism_fast.config import DistillConfig
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.dataset.view_labels import open_view_labels
 from prism_fast.distillation.learner import Learner
 from prism_fast.distillation.model_card import Origin
 from prism_fast.distillation.parallel import World
@@ -76,4 +78,13 @@ class Task:
         recipe = learner.recipe.model_dump(mode="json", exclude=left_out)
         recipe["validation"] = {key: recipe["validation"][key] for key in ("share", "most")}
         shared = {"loaded_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
-        return {**recipe, **shared, "shards": self.shards.digest()}
+        return {**recipe, **shared, **self._data}
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """What is trained on; how many views there are says which of them an epoch shows."""
+        shards = {"shards": self.shards.digest()}
+        if self.config.teacher != "views":
+            return shards
+        labels = open_view_labels(self.shards, check=False)  # the loader has checked them
+        return {**shards, "views": [labels.digest(), labels.count]}

@@ -18,6 +18,7 @@ from prism_fast.config import DistillConfig
 from prism_fast.data.augment import Augment
 from prism_fast.data.held_out import split
 from prism_fast.data.loader import Loader, Part, open_loader
+from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.checkpoint import checked, load_checkpoint
 from prism_fast.distillation.learner import Learner
 from prism_fast.distillation.losses import make_loss
@@ -29,6 +30,7 @@ from prism_fast.distillation.teacher import LiveTeacher
 from prism_fast.distillation.trainer import Trainer
 from prism_fast.distillation.validation import Validation
 from prism_fast.errors import InputError
+from prism_fast.evaluation.folder import open_folder
 
 _log = logging.getLogger(__name__)
 
@@ -53,15 +55,14 @@ def train_students(task: Task, progress: Progress | None = None, watch: Watch | 
     """
     config, device = task.config, task.world.device
     _require_teacher(task)
-    look = config.validation
-    trained, held_out = split(task.shards, look.share, look.most, config.seed) if look.share else (task.shards, None)
+    trained, held_out = _divided(task)
     part = Part(task.world.rank, task.world.ranks)
     loader = open_loader(trained, config, device, task.mean, task.std, part, task.image_size)
     try:
         with for_training(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             trainer = make_trainer(task, loader)
             _resume(task, trainer)
-            validation = Validation(held_out, config, task.mean, task.std, device) if held_out else None
+            validation = Validation(held_out, task) if held_out and task.world.leads else None
             session = Session(task, trainer, validation, progress, watch)
             session.run()
     finally:
@@ -79,6 +80,19 @@ def make_trainer(task: Task, loader: Loader) -> Trainer:
     config = task.config
     augment = Augment(config.augment, config.seed, task.mean, task.std, task.world.device, config.views_per_decode)
     return Trainer(loader, learners, _live(task, learners), augment, task.world)
+
+
+def _divided(task: Task) -> tuple[ShardSet, ShardSet | None]:
+    """What is trained on, and what is held out, if anything is to be."""
+    look = task.config.validation
+    if look.pictures is not None:
+        open_folder(Path(look.pictures))  # a wrong one is said now, not at the first look
+    if not look.share:
+        return task.shards, None
+    trained, held_out = split(task.shards, look.share, look.most, task.config.seed)
+    if not held_out.rows:
+        raise InputError("of one sample none can be held out; set distill.validation.share to 0")
+    return trained, held_out
 
 
 def _require_teacher(task: Task) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from prism_fast.data.augment import Augment
 from prism_fast.data.batch import Batch
 from prism_fast.data.loader import Loader
-from prism_fast.distillation.learner import Learner, Seen
+from prism_fast.distillation.learner import Learner, Seen, half_of
 from prism_fast.distillation.outputs import Labels, Outputs
 from prism_fast.distillation.parallel import World
 from prism_fast.distillation.teacher import LiveTeacher, require_logits
@@ -46,9 +46,8 @@ class Trainer:
     def _targets(self, batch: Batch) -> Outputs:
         if self.teacher is None:
             return Outputs(batch.logits)
-        precision = self.learners[0].recipe.precision
-        half = precision != "float32"
-        with torch.autocast(self.world.device.type, getattr(torch, precision)) if half else nullcontext():
+        half = half_of(self.learners[0].recipe)
+        with torch.autocast(self.world.device.type, half) if half else nullcontext():
             found: Outputs = self.teacher(batch.images)
         require_logits(found.logits, batch.logits)
         return found

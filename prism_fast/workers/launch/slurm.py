@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from prism_fast.errors import InputError
@@ -41,6 +42,25 @@ class Task:
         return DelayedSubmission(self, number)
 
 
+def executor_of(out: Path, cluster: str = "slurm") -> Any:
+    """What submits jobs whose messages lie in ``out/slurm``; a job is requeued as often as its time is over.
+
+    Raises:
+        InputError: submitit is not installed, or Slurm is not.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError(
+            "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
+        ) from error
+    try:
+        folder = out.absolute() / "slurm"
+        return submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
+    except RuntimeError as error:
+        raise InputError(f"--launch slurm finds no Slurm here ({error}); start it on a login node") from error
+
+
 def launch(job: Job, watch: Callable[[], None], cluster: str = "slurm") -> None:
     """Submit ``job.workers`` workers and wait for them; if this is stopped, they go on.
 
@@ -57,17 +77,7 @@ def launch(job: Job, watch: Callable[[], None], cluster: str = "slurm") -> None:
             f"--launch slurm keeps the jobs' messages in the run directory, which {job.out} is not; submit a job array "
             "of 'prism-fast synthesize ... --worker i/N' instead"
         )
-    try:
-        import submitit
-    except ImportError as error:
-        raise InputError(
-            "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
-        ) from error
-    try:
-        folder = job.out.absolute() / "slurm"
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
-    except RuntimeError as error:
-        raise InputError(f"--launch slurm finds no Slurm here ({error}); start it on a login node") from error
+    executor = executor_of(job.out, cluster)
     executor.update_parameters(**_parameters(job))
     jobs = executor.map_array(Task(job.elsewhere()), range(1, job.workers + 1))
     job.log(f"submitted {len(jobs)} workers, {jobs[0].job_id} to {jobs[-1].job_id}; messages in {executor.folder}")

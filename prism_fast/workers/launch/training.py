@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from prism_fast.config import RunConfig
 from prism_fast.errors import InputError, RunError
+from prism_fast.workers.launch.slurm import executor_of
 
 #: What starts the ranks of a training; with torchrun, it has.
 TrainingLauncherName = Literal["local", "torchrun", "slurm"]
 _POLL_S, _POLL_LOCAL_S = 2.0, 0.2
-_REQUEUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,7 @@ def launch_slurm(training: Training, log: Callable[[str], None], cluster: str = 
     Raises:
         InputError: submitit is not installed, or Slurm is not. RunError: the job failed.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise InputError(
-            "--launch slurm needs submitit, which is not installed; pip install 'prism-fast[slurm]'"
-        ) from error
-    try:
-        folder = training.out.absolute() / "slurm"
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_REQUEUES)
-    except RuntimeError as error:
-        raise InputError(f"--launch slurm finds no Slurm here ({error}); start it on a login node") from error
+    executor = executor_of(training.out, cluster)
     executor.update_parameters(**_parameters(training))
     job = executor.submit(_Task(training))
     log(f"submitted job {job.job_id} of {training.ranks} ranks; messages in {executor.folder}")
