@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from prism_fast.config import load_config
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation import Result, Task, create_student, train_students
 from prism_fast.distillation.optimizer import learning_rate, make_optimizer
-from prism_fast.errors import InputError
+from prism_fast.errors import DataError, InputError
 from prism_fast.models.classifier import load_classifier
-from tests.data.toy import MEAN, STD, config
+from prism_fast.operations.views import label_views
+from prism_fast.workers.synthesize import synthesize
+from tests.data.toy import MEAN, STD, config, write_run
+from tests.tiny import write_config
 
 
 def train(shards: ShardSet, out: Path, **changes: object) -> tuple[Result, ...]:
@@ -168,3 +172,29 @@ def test_a_compiled_student_learns_the_same(shards: ShardSet, tmp_path: Path) ->
     (fast,) = train(shards, tmp_path / "fast", **settings, compile=True)
     torch.testing.assert_close(weights(plain), weights(fast), atol=1e-4, rtol=1e-3)
     assert fast.model.state_dict().keys() == plain.model.state_dict().keys()
+
+
+def test_pictures_that_are_not_there_are_told_before_the_first_step(shards: ShardSet, tmp_path: Path) -> None:
+    """Before: at the first look, hundreds of steps later."""
+    with pytest.raises(DataError, match="nowhere"):
+        train(shards, tmp_path, steps=2, validation={"share": 0.3, "pictures": str(tmp_path / "nowhere")})
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_of_one_sample_nothing_is_held_out(tmp_path: Path) -> None:
+    """Before: a traceback of torch.cat."""
+    one = ShardSet.discover(write_run(tmp_path / "run", rows=1))
+    with pytest.raises(InputError, match="of one sample none can be held out"):
+        train(one, tmp_path / "out", steps=2, validation={"share": 0.5})
+
+
+def test_other_views_do_not_continue_a_checkpoint(tmp_path: Path) -> None:
+    """How many there are says which of them an epoch shows. Before: the batches changed in silence."""
+    config_, run = load_config(write_config(tmp_path)), tmp_path / "run"
+    synthesize(config_, run)
+    label_views(run, 2)
+    recipe = {"teacher": "views", "student": "test_resnet", "steps": 2, "batch_size": 4, "image_size": 32}
+    train(ShardSet.discover(run), tmp_path / "out", **recipe)
+    label_views(run, 3)
+    with pytest.raises(InputError, match="was written with views = "):
+        train(ShardSet.discover(run), tmp_path / "out", **recipe)
