@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from prism_fast.distillation.losses.features import Featured
 from prism_fast.distillation.outputs import Outputs
 from prism_fast.errors import DataError
+from prism_fast.models.at_once import at_once
 from prism_fast.models.classifier import Classifier
+from prism_fast.models.outputs import concatenated
 
 
 class LiveTeacher(nn.Module):
@@ -25,8 +27,8 @@ class LiveTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Outputs:
         """Antialiased bilinear resize, then the network."""
-        outputs: Outputs = self.net(resized(images, self.size))
-        return outputs
+        parts = images.split(at_once(images.device, len(images)))
+        return concatenated([self.net(resized(part, self.size)) for part in parts])
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prism_fast.errors import InputError, RunError
-
-_AT_ONCE = 32  # pictures in a processor's network: more are no faster, and ResNet-18 at 224 pixels takes 7 MB for each
+from prism_fast.models.at_once import at_once
 
 
 def check_images(images: Tensor, batch_size: int) -> None:
@@ -78,7 +77,8 @@ def run_batched(
     check_images(images, batch_size)
     target = torch.device(device)
     with _evaluating(model, target):
-        result = torch.cat([_forward(model, forward, part, prepare, target) for part in images.split(batch_size)])
+        parts = images.split(at_once(target, batch_size))
+        result = torch.cat([_forward(model, forward, part, prepare, target) for part in parts])
     _require_finite(model, result)
     return result
 
@@ -98,7 +98,7 @@ def stream_logits(
     target = torch.device(device)
     with _evaluating(model, target):
         for images, labels in batches:
-            parts = images.split(_AT_ONCE) if target.type == "cpu" else (images,)
+            parts = images.split(at_once(target, len(images)))
             logits = torch.cat([_forward(model, model, part, prepare, target) for part in parts])
             _require_finite(model, logits)
             yield logits, labels

@@ -8,12 +8,11 @@ noise, of the plan and of the student.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,14 @@ import torch
 from prism_fast.config import ModelsConfig, RunConfig, assign
 from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation.run import distill_run
 from prism_fast.evaluation.comparison import features_of, measure_set, score
 from prism_fast.evaluation.judge import load_judge
 from prism_fast.evaluation.real_sets import KNOWN, real_sets
-from prism_fast.experiments.demo import Bars
+from prism_fast.experiments.study import Row, Study, spread
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.operations.decide import Aim
 from prism_fast.operations.extend import extend
 from prism_fast.operations.needs import Towards
-from prism_fast.storage.files import read_if_there, replace
-from prism_fast.workers.synthesize import synthesize
 
 BANK = {"prompts.bank": "bundled", "prompts.axes": "emoji", "prompts.templates": []}
 #: What an arm is compared with, seed by seed.
@@ -59,67 +55,44 @@ ARMS = (
 )
 
 
-@dataclass(frozen=True)
-class Study:
-    """A configuration, where its arms are kept, and what is told how it goes."""
-
-    config: RunConfig
-    out: Path
-    bars: Bars
-    log: Callable[[str], None] = print
-
-    def of(self, arm: Arm, seed: int) -> RunConfig:
-        """The configuration of one cell."""
-        return assign(self.config, {**dict(arm.changes), "seed": seed, "distill.seed": seed})
-
-    def folder(self, arm: Arm, seed: int) -> Path:
-        """Where a cell is kept."""
-        return self.out / f"{arm.name.replace(' + ', '-').replace(' ', '-')}-{seed}"
-
-    def make(self, config: RunConfig, run: Path, name: str) -> None:
-        """A run, or what is missing of it."""
-        with self.bars.phase(f"synthesize {name}") as progress:
-            synthesize(config, run, progress, self.out / "engines", self.log)
-
-    def train(self, config: RunConfig, run: Path, student: Path, name: str) -> Path:
-        """A student of a run; gives its directory."""
-        with self.bars.phase(f"distil {name}") as progress:
-            distill_run(config, run, student, progress=progress)
-        return student / "student"
+def _config(study: Study, arm: Arm, seed: int) -> RunConfig:
+    return assign(study.config, {**dict(arm.changes), "seed": seed, "distill.seed": seed})
 
 
-def run_study(study: Study, arms: Sequence[Arm], seeds: int) -> list[dict[str, Any]]:
+def folder_of(study: Study, arm: Arm, seed: int) -> Path:
+    """Where a cell is kept."""
+    return study.out / f"{arm.name.replace(' + ', '-').replace(' ', '-')}-{seed}"
+
+
+def run_study(study: Study, arms: Sequence[Arm], seeds: int) -> list[Row]:
     """Every cell that is not there yet, seed by seed; all rows, also written to ``study.json``."""
-    rows = []
+    rows: list[Row] = []
     for seed in range(seeds):
         for arm in arms:
-            rows.append(_cell(study, arm, seed))
-            replace(study.out / "study.json", f"{json.dumps(rows, indent=1)}\n".encode())
+            rows += study.cell(folder_of(study, arm, seed), partial(_cell, study, arm, seed))
+            study.write(rows)
     return rows
 
 
-def _cell(study: Study, arm: Arm, seed: int) -> dict[str, Any]:
-    folder, config, name = study.folder(arm, seed), study.of(arm, seed), f"{arm.name}, seed {seed}"
-    if (held := read_if_there(folder / "row.json")) is not None:
-        found: dict[str, Any] = json.loads(held)
-        return found
+def _cell(study: Study, arm: Arm, seed: int) -> list[Row]:
+    folder, config, name = folder_of(study, arm, seed), _config(study, arm, seed), f"{arm.name}, seed {seed}"
     if arm.towards is not None:
         _round(study, arm, seed)
     study.make(config, folder / "run", name)
-    student = study.train(config, folder / "run", folder / "student", name)
-    row = {"arm": arm.name, "seed": seed, **_measured(config, folder / "run", student)}
-    replace(folder / "row.json", f"{json.dumps(row, indent=1)}\n".encode())
-    return row
+    (student,) = study.train(config, folder / "run", folder / "student", name)
+    return [{"arm": arm.name, "seed": seed, **_measured(config, folder / "run", student.student)}]
 
 
 def _round(study: Study, arm: Arm, seed: int) -> None:
     """The run of an arm with a round: two thirds of the bank's images, extended towards what they lack."""
-    run, config = study.folder(arm, seed) / "run", study.of(arm, seed)
+    run, config = folder_of(study, arm, seed) / "run", _config(study, arm, seed)
     images, shard_size = config.synthesis.images, config.synthesis.shard_size
     begun = assign(config, {"synthesis.images": images * 2 // 3 // shard_size * shard_size})
     base, name = study.out / f"two-thirds-{seed}", f"two thirds of the bank, seed {seed}"
     study.make(begun, base / "run", name)
-    student = study.train(begun, base / "run", base / "student", name) if arm.towards == "student" else None
+    student = None
+    if arm.towards == "student":
+        student = study.train(begun, base / "run", base / "student", name)[0].student
     if not RunDirectory(run).exists():
         shutil.rmtree(run, ignore_errors=True)  # of a copy that was not finished: run.json comes last
         shutil.copytree(base / "run", run, ignore=shutil.ignore_patterns("run.json"))
@@ -162,7 +135,7 @@ def _measured(config: RunConfig, run: Path, student: Path) -> dict[str, Any]:
     }
 
 
-def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+def as_markdown(rows: Sequence[Row]) -> str:
     """Mean ± standard deviation over seeds, and of accuracies the paired difference to :data:`BASE`, in points."""
     tests = list(rows[0]["top1"]) if rows else []
     lines = [
@@ -173,17 +146,12 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         own = {row["seed"]: row for row in rows if row["arm"] == arm}
         base = {row["seed"]: row for row in rows if row["arm"] == BASE}
         cells = [f"{statistics.mean(r['prompts'] for r in own.values()):.0f}"]
-        cells += [_spread([100 * r["agreement"] for r in own.values()], 1)]
-        cells += [_spread([r["vendi"] for r in own.values()], 2)]
-        cells += [_spread([100 * r["coverage"] for r in own.values()], 1)]
+        cells += [spread([100 * r["agreement"] for r in own.values()], 1)]
+        cells += [spread([r["vendi"] for r in own.values()], 2)]
+        cells += [spread([100 * r["coverage"] for r in own.values()], 1)]
         for test in tests:
-            cell = _spread([100 * r["top1"][test] for r in own.values()], 1)
+            cell = spread([100 * r["top1"][test] for r in own.values()], 1)
             paired = [100 * (own[s]["top1"][test] - base[s]["top1"][test]) for s in own.keys() & base.keys()]
-            cells.append(f"{cell} ({_spread(paired, 1, '+')})" if paired and arm != BASE else cell)
+            cells.append(f"{cell} ({spread(paired, 1, '+')})" if paired and arm != BASE else cell)
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
-    found = f"{statistics.mean(values):{sign}.{digits}f}"
-    return f"{found} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else found

@@ -16,6 +16,7 @@ from torch import nn
 
 from prism_fast.errors import DataError, InputError
 from prism_fast.models.architecture import create_network, fixed_side, refusal
+from prism_fast.models.at_once import at_once
 from prism_fast.models.classifier_config import ClassifierConfig, Description, describe
 from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_shapes, read_weights
 from prism_fast.models.json_object import read_object
@@ -64,7 +65,8 @@ class Classifier:
     @torch.no_grad()
     def logits(self, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
         """Logits (n, classes), float32, of uint8 images (n, 3, h, w)."""
-        parts = [self.net(self.prepare(part.float() / 255)).float() for part in images.split(batch_size)]
+        rows = at_once(images.device, batch_size)
+        parts = [self.net(self.prepare(part.float() / 255)).float() for part in images.split(rows)]
         return torch.cat(parts)
 
 

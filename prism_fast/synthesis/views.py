@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from prism_engines.backends.eager import EagerEngine
+from prism_engines.backends.eager import EagerEngine, InChunks
 from prism_engines.base import Engine
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from prism_fast.dataset.shard import decode_image
 from prism_fast.dataset.view_files import Labelling
 from prism_fast.dataset.writer import encode_image
 from prism_fast.guidance.network import ImageClassifier
+from prism_fast.models.at_once import ON_A_PROCESSOR
 from prism_fast.models.classifier import Classifier
 from prism_fast.sampling.transfer import to_device, to_host
 from prism_fast.views.codec import Records
@@ -32,7 +33,8 @@ _LOSSLESS = ("png",)
 
 def eager_teacher(teacher: Classifier, side: int) -> Engine:
     """The teacher of square pictures in 0..1, (n, 3, side, side), resized to its own size where that is another."""
-    return EagerEngine(ImageClassifier(teacher, (side, side)), "teacher")
+    engine = EagerEngine(ImageClassifier(teacher, (side, side)), "teacher")
+    return InChunks(engine, ON_A_PROCESSOR) if next(teacher.net.parameters()).device.type == "cpu" else engine
 
 
 class ViewLabeller:

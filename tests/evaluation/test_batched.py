@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from prism_fast.errors import RunError
-from prism_fast.evaluation._batched import _AT_ONCE, stream_logits
+from prism_fast.evaluation._batched import stream_logits
+from prism_fast.models.at_once import ON_A_PROCESSOR
 
 
 class Counting(nn.Module):
@@ -22,7 +23,7 @@ class Counting(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-@pytest.mark.parametrize("count", [1, _AT_ONCE, _AT_ONCE + 1, 3 * _AT_ONCE + 5])
+@pytest.mark.parametrize("count", [1, ON_A_PROCESSOR, ON_A_PROCESSOR + 1, 3 * ON_A_PROCESSOR + 5])
 def test_large_batches_are_seen_in_parts(count: int) -> None:
     generator, net = torch.Generator().manual_seed(0), Counting()
     images = torch.randint(0, 256, (count, 3, 4, 4), generator=generator, dtype=torch.uint8)
@@ -30,11 +31,11 @@ def test_large_batches_are_seen_in_parts(count: int) -> None:
     torch.testing.assert_close(logits, images.float().mean(dim=(2, 3)) / 255)
     assert torch.equal(labels, torch.arange(count))
     assert sum(net.seen) == count
-    assert max(net.seen) <= _AT_ONCE
+    assert max(net.seen) <= ON_A_PROCESSOR
 
 
 def test_a_wrong_part_is_an_error_of_the_whole_batch() -> None:
-    images = torch.zeros(2 * _AT_ONCE, 3, 4, 4, dtype=torch.uint8)
+    images = torch.zeros(2 * ON_A_PROCESSOR, 3, 4, 4, dtype=torch.uint8)
     images[-1] = 1
     found = stream_logits(
         Counting(), [(images, images[:, 0, 0, 0])], prepare=lambda x: torch.where(x > 0, torch.nan, x), device="cpu"

@@ -10,7 +10,8 @@ import pytest
 
 from prism_fast.config import load_config
 from prism_fast.dataset.run_directory import RunDirectory
-from prism_fast.experiments.prompt_study import ARMS, Study, as_markdown, run_study
+from prism_fast.experiments.prompt_study import ARMS, as_markdown, folder_of, run_study
+from prism_fast.experiments.study import Study
 from tests.experiments.test_demo import Recorder
 
 SMALL = (
@@ -46,7 +47,7 @@ def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     assert [r["arm"] for r in rows] == [arm.name for arm in arms]
     assert {r["images"] for r in rows} == {48}
     assert all(0 <= top1 <= 1 for r in rows for top1 in r["top1"].values())
-    decisions = RunDirectory(study.folder(arms[2], 0) / "run").decisions()
+    decisions = RunDirectory(folder_of(study, arms[2], 0) / "run").decisions()
     assert [(d.start, d.stop, d.towards) for d in decisions] == [(32, 48, "student")]
     again = Study(study.config, tmp_path, Recorder())
     assert run_study(again, arms, 1) == rows

@@ -1,0 +1,158 @@
+"""Which student, taught how: targets, losses, steps, weights from scratch or from the teacher, at what cost.
+
+Every cell is trained on the same images, those of the configuration with and without guidance; a seed is that of the
+training. The students of a cell share its batches, so that what they cost beyond their own steps is paid once.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prism_fast.config import assign
+from prism_fast.evaluation.comparison import score
+from prism_fast.evaluation.cost import cost_of
+from prism_fast.evaluation.real_sets import RealSets, real_sets
+from prism_fast.experiments.demo import without_guidance
+from prism_fast.experiments.study import Row, Study, spread
+from prism_fast.labels.load import load_label_space
+from prism_fast.models.bundled import resolve
+from prism_fast.models.classifier import Classifier, load_classifier
+from prism_fast.models.label_space import for_label_space
+from prism_fast.operations.views import label_views
+
+#: Views of each image whose logits are stored.
+VIEWS = 8
+TEACHER = "teacher"
+#: How many times the configuration's steps a long training has.
+LONG = 4
+_KL = {"name": "kl", "losses": [{"name": "kl", "temperature": 3.0}]}
+_DIST = {"name": "dist", "losses": [{"name": "dist"}]}
+
+
+def _cut(name: str, size: int, **inherit: Any) -> dict[str, Any]:
+    return {"name": name, "student_from": "teacher", "image_size": size, "inherit": inherit, "losses": _DIST["losses"]}
+
+
+_Measure = Callable[[Classifier], Row]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Students of the same batches: what each is, where their targets come from, for how many times the steps."""
+
+    name: str
+    students: tuple[dict[str, Any], ...]
+    teacher: str = "views"
+    factor: int = 1
+    guided: bool = True
+    seeds: int | None = None
+
+
+_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 128, width=0.7)
+#: From a tenth of the teacher's multiply-adds to all of them; a cell each, for their pictures differ in size.
+_CURVE = (
+    ("curve 0.1", _cut("cut", 48, blocks=5)),
+    ("curve 0.25", _cut("cut", 64)),
+    ("curve 0.35", _cut("cut", 96, blocks=5)),
+    ("curve 0.7", _cut("cut", 128, blocks=5)),
+    ("curve 1.0", _cut("cut", 128)),
+)
+ARMS = (
+    Arm("stored", (_KL, _DIST), "stored"),
+    Arm("views", (_KL, _DIST)),
+    Arm("live", (_KL, _DIST), "live"),
+    Arm("fifth", (_FIFTH,)),
+    Arm("fifth of unguided images", (_FIFTH,), guided=False),
+    Arm("half", (_HALF,)),
+    *(Arm(name, (cut,), seeds=1) for name, cut in _CURVE),
+    Arm("long stored", (_KL, _DIST), "stored", LONG),
+    Arm("long views", (_KL, _DIST), factor=LONG),
+    Arm("long live", (_KL, _DIST), "live", LONG),
+)
+
+
+def run_student_study(study: Study, arms: Sequence[Arm], seeds: int) -> list[Row]:
+    """Every cell that is not there yet, arm by arm; all rows, also written to ``study.json``.
+
+    The first row is the teacher's own.
+    """
+    found = load_classifier(resolve(study.config.models.teacher, "teacher"))
+    teacher = for_label_space(found, load_label_space(study.config.labels))
+    real = real_sets()
+    whole = cost_of(teacher).gmac
+    measured = partial(_measured, study, real, whole)
+    named = {"arm": TEACHER, "student": TEACHER, "seed": 0}
+    rows = study.cell(study.out / TEACHER, lambda: [{**named, **measured(teacher)}])
+    for arm in arms:
+        run = _images(study, arm)
+        for seed in range(min(seeds, arm.seeds or seeds)):
+            folder = study.out / f"{arm.name.replace(' ', '-')}-{seed}"
+            rows += study.cell(folder, partial(_cell, study, arm, seed, run, folder, measured))
+            study.write(rows)
+    return rows
+
+
+def _images(study: Study, arm: Arm) -> Path:
+    """The run that an arm's students learn from, with its views labelled if they are wanted."""
+    name, config = ("guided", study.config) if arm.guided else ("unguided", without_guidance(study.config))
+    run = study.out / name
+    study.make(config, run, f"{name} images")
+    if arm.teacher == "views":
+        with study.bars.phase(f"label views of {name} images") as progress:
+            label_views(run, VIEWS, progress=progress)
+    return run
+
+
+def _cell(study: Study, arm: Arm, seed: int, run: Path, folder: Path, measured: _Measure) -> list[Row]:
+    changes = {
+        "distill.students": list(arm.students),
+        "distill.teacher": arm.teacher,
+        "distill.seed": seed,
+        "distill.steps": arm.factor * study.config.distill.steps,
+    }
+    results = study.train(assign(study.config, changes), run, folder / "students", f"{arm.name}, seed {seed}")
+    return [
+        {
+            "arm": arm.name,
+            "student": result.name,
+            "seed": seed,
+            "steps": result.steps,
+            "images_per_s": result.images_per_s,
+            "data_wait": result.data_wait,
+            **measured(load_classifier(str(result.student))),
+        }
+        for result in results
+    ]
+
+
+def _measured(study: Study, real: RealSets, whole: float, network: Classifier) -> Row:
+    size, cost = study.config.evaluate.batch_size, cost_of(network)
+    return {
+        "parameters": cost.parameters,
+        "gmac": cost.gmac,
+        "share": cost.gmac / whole,
+        "top1": {name: score("", network, name, pictures, size).top1 for name, pictures in real.tests.items()},
+    }
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """Mean ± standard deviation over seeds, in percent, and that of the teacher's accuracy."""
+    (teacher,) = (row for row in rows if row["arm"] == TEACHER)
+    tests = list(teacher["top1"])
+    lines = [
+        "| students | student | steps | GMAC | of the teacher's | " + " | ".join(f"top-1, {t}" for t in tests) + " |",
+        "|---|" + "---|" * (4 + len(tests)),
+    ]
+    for arm, student in dict.fromkeys((row["arm"], row["student"]) for row in rows):
+        own = [row for row in rows if (row["arm"], row["student"]) == (arm, student)]
+        cells = [arm, student, str(own[0].get("steps", "")), f"{own[0]['gmac']:.4f}", f"{own[0]['share']:.3f}"]
+        for test in tests:
+            tops, whole = [100 * row["top1"][test] for row in own], 100 * teacher["top1"][test]
+            cells.append(f"{spread(tops, 1)} ({100 * statistics.mean(tops) / whole:.0f} %)")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
