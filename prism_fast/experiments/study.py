@@ -45,6 +45,7 @@ class Study:
             found: list[Row] = json.loads(held)
             return found
         rows = make()
+        folder.mkdir(parents=True, exist_ok=True)
         _write(path, rows)
         return rows
 
