@@ -33,6 +33,7 @@ def demo(
         "student_top1_unguided",
         "student_top1_real",
         "student_top1_domain_shift",
+        "inherited_top1",
     ):
         typer.echo(f"{name:28} {100 * summary[name]:.1f} %")
     typer.echo(

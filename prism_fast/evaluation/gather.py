@@ -43,6 +43,7 @@ STUDENT_NAMES = {
     "guided": "student of guided images",
     "unguided": "student of unguided images",
     "real": "student of real images",
+    "inherited": "student made from the teacher",
 }
 
 
@@ -82,7 +83,11 @@ def _curves(students: Path) -> tuple[CurveChart, ...]:
     return tuple(charts)
 
 
-_ROLES: dict[str, Literal["student", "teacher"]] = {"guided": "student", "teacher": "teacher"}
+_ROLES: dict[str, Literal["student", "teacher"]] = {
+    "guided": "student",
+    "inherited": "student",
+    "teacher": "teacher",
+}
 _NOTES = (
     "Pairs and grids are taken by their place in the plan, not chosen.",
     "One training seed; intervals are those of the test set's size.",

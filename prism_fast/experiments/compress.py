@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prism_fast.config import RunConfig, assign
+from prism_fast.config.recipes import recipe
 from prism_fast.data.loader import open_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.inherit.search import Candidate, search
@@ -120,7 +121,8 @@ def _recipe(config: RunConfig, cuts: tuple[Candidate, ...]) -> RunConfig:
             "student_from": "teacher",
             "inherit": cut.inherit.model_dump(mode="json"),
             "image_size": cut.image_size,
-            "losses": [{"name": "simkd"}],
+            "losses": recipe("inherit")["losses"],
+            "lr": recipe("inherit")["lr"],
         }
         for number, cut in enumerate(cuts)
     ]

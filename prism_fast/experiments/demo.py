@@ -18,6 +18,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.run import distill_run
 from prism_fast.evaluation.comparison import Evaluation, ImageSet, Scored, features_of, measure_set, score
+from prism_fast.evaluation.cost import BACKENDS, cost_of
 from prism_fast.evaluation.diversity import common_size, count_images
 from prism_fast.evaluation.energies import free_energies
 from prism_fast.evaluation.gather import gather
@@ -33,7 +34,12 @@ from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
 
 VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "openvino", "numpy")
-STUDENTS = ("guided", "unguided", "real")
+#: The first three begin with fresh weights, each on the images it is called after. The last is made from the teacher's
+#: first five of seven block groups, at half of its side, and learns from the guided images.
+STUDENTS = ("guided", "unguided", "real", "inherited")
+INHERITED = {"distill.recipe": "inherit", "distill.inherit.blocks": 5}
+#: Whose cost the report says.
+COSTED = ("teacher", "guided", "inherited")
 
 
 class Bars(Protocol):
@@ -46,16 +52,22 @@ class Bars(Protocol):
 
 def distilled(config: RunConfig, name: str) -> RunConfig:
     """The recipe of the student called ``name``; of real pictures nothing is selected."""
-    return assign(config, {"distill.selection": False}) if name == "real" else config
+    changes: dict[str, dict[str, object]] = {"real": {"distill.selection": False}, "inherited": INHERITED}
+    return assign(config, changes[name]) if name in changes else config
+
+
+def images_of(name: str) -> str:
+    """The folder of what the student called ``name`` learns from."""
+    return "guided" if name == "inherited" else name
 
 
 def train_students(config: RunConfig, out: Path, names: tuple[str, ...], bars: Bars) -> dict[str, Classifier]:
-    """The same recipe on each set of shards; a finished student is loaded, an interrupted one goes on."""
+    """Each student on its shards; a finished one is loaded, an interrupted one goes on."""
     students = {}
     for name in names:
-        folder = out / "students" / name
-        with bars.phase(f"distil the student of {name} images") as progress:
-            distill_run(distilled(config, name), out / name, folder, progress=progress)
+        folder, kind = out / "students" / name, "the inherited student" if name == "inherited" else "the student"
+        with bars.phase(f"distil {kind} of {images_of(name)} images") as progress:
+            distill_run(distilled(config, name), out / images_of(name), folder, progress=progress)
         students[name] = load_classifier(str(folder / "student"))
     return students
 
@@ -98,6 +110,7 @@ def _measure(
         sets=tuple(sets),
         real_energies=tuple(energies.tolist()),
         features=judge.name,
+        costs={name: cost_of(networks[name], latency=BACKENDS) for name in COSTED},
     )
 
 
@@ -110,7 +123,7 @@ def summarize(evaluation: Evaluation, wall_s: float) -> dict[str, Any]:
     guided, unguided = evaluation.sets
     tops = {
         f"{network}_top1{suffix}": evaluation.top1(key, test_set)
-        for network, key in (("teacher", "teacher"), ("student", "guided"))
+        for network, key in (("teacher", "teacher"), ("student", "guided"), ("inherited", "inherited"))
         for suffix, test_set in (("", KNOWN), ("_generator_styles", GENERATOR_ONLY), ("_domain_shift", SHIFT))
     }
     for key in ("unguided", "real"):

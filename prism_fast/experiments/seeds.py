@@ -13,7 +13,7 @@ from prism_fast.distillation.run import distill_run
 from prism_fast.errors import DataError
 from prism_fast.evaluation.comparison import load_evaluation, score
 from prism_fast.evaluation.real_sets import real_sets
-from prism_fast.experiments.demo import STUDENTS, Bars, distilled
+from prism_fast.experiments.demo import STUDENTS, Bars, distilled, images_of
 from prism_fast.models.classifier import load_classifier
 from prism_fast.storage.files import replace
 
@@ -23,8 +23,9 @@ def student_of(config: RunConfig, demo: Path, name: str, seed: int, bars: Bars) 
     if seed == config.distill.seed:
         return demo / "students" / name / "student"
     folder = demo / "seeds" / f"{name}-{seed}"
-    with bars.phase(f"student of {name} images, seed {seed}") as progress:
-        distill_run(assign(distilled(config, name), {"distill.seed": seed}), demo / name, folder, progress=progress)
+    recipe = assign(distilled(config, name), {"distill.seed": seed})
+    with bars.phase(f"student {name}, seed {seed}") as progress:
+        distill_run(recipe, demo / images_of(name), folder, progress=progress)
     return folder / "student"
 
 
