@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prism_fast.compile.parts import Parts
 from prism_fast.config import DistillConfig
+from prism_fast.distillation.inherit.make import outlined
 from prism_fast.distillation.student import create_student
 from prism_fast.guidance.network import ImageClassifier, StaticLatentClassifier
 from prism_fast.models.classifier import Classifier
@@ -233,7 +234,7 @@ def _modules(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Mo
 def count_lesson(config: DistillConfig, teacher: Classifier) -> LessonCost:
     """Count a distillation's students, and what a teacher on the meta device does for them.
 
-    A student that inherits is counted as if all of the teacher were left of it.
+    A student that inherits is counted at its own depth and size, but with all of the teacher's channels.
 
     Raises:
         InputError: timm knows no such student, or it does not take such pictures.
@@ -247,7 +248,8 @@ def count_lesson(config: DistillConfig, teacher: Classifier) -> LessonCost:
     with torch.no_grad():
         for recipe in config.each_student():
             if recipe.student_from == "teacher":
-                students.append(passes("the teacher's heir", 3, teacher.net, teacher.config.image_size))
+                cut = outlined(recipe, teacher).eval()
+                students.append(passes("student made from the teacher", 3, cut, recipe.image_size))
                 continue
             with torch.device("meta"):
                 net = create_student(recipe.student, classes, recipe.image_size)

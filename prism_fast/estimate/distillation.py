@@ -92,7 +92,7 @@ def _labelled(config: RunConfig, images: int) -> int:
 
 def _assumptions(config: RunConfig, device: Device, precision: str, reached: Efficiency) -> tuple[str, ...]:
     views = "as many as there are epochs" if not config.views.count else str(config.views.count)
-    heirs = any(one.student_from == "teacher" for one in config.distill.each_student())
+    narrowed = any(one.student_from == "teacher" and one.inherit.width < 1 for one in config.distill.each_student())
     return (
         f"rate: the roofline of {device.title}, {device.peak(precision) / 1e12:g} TFLOP/s in {precision}; reached: "
         f"{reached.compute:.0%} of that and {reached.bandwidth:.0%} of {device.bandwidth / 1e12:g} TB/s",
@@ -104,5 +104,5 @@ def _assumptions(config: RunConfig, device: Device, precision: str, reached: Eff
         "a student's step is three times its forward pass; optimiser, average and loss take no time",
         "loading never waits, and ranks exchange gradients in no time",
         *((f"views of each image, labelled beforehand: {views}",) if config.distill.teacher == "views" else ()),
-        *(("a student that inherits is as large as the teacher",) if heirs else ()),
+        *(("channels that pruning takes from a student made from the teacher are counted",) if narrowed else ()),
     )

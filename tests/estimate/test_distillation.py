@@ -130,10 +130,20 @@ def test_a_lesson_counts_what_the_real_networks_compute() -> None:
 def test_a_teacher_that_labels_nothing_is_not_counted() -> None:
     settings = config("distill.student=test_resnet", "distill.image_size=32")
     assert count_lesson(settings.distill, teacher()).teacher is None
-    heir = config("distill.student_from=teacher")
-    found = count_lesson(heir.distill, teacher())
-    assert found.students[0].flops > 0
-    assert "a student that inherits is as large as the teacher" in plan(heir, found).assumptions
+
+
+def test_a_student_made_from_the_teacher_is_counted_as_it_is_cut() -> None:
+    whole, cut = (
+        config("distill.student_from=teacher", "distill.image_size=32", f"distill.inherit={{blocks: {blocks}}}")
+        for blocks in ("null", 2)
+    )
+    found = count_lesson(whole.distill, teacher())
+    assert found.students[0].flops >= forward_flops("test_vit", 4, 32, img_size=32)
+    assert count_lesson(cut.distill, teacher()).students[0].flops < found.students[0].flops
+    heir = config("distill.student_from=teacher", "distill.image_size=32", "distill.inherit={width: 0.5}")
+    assert (
+        "channels that pruning takes from a student made from the teacher are counted" in plan(heir, found).assumptions
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,20 @@ def inherited(recipe: DistillConfig, classes: int, teacher: Classifier, images: 
     return Classifier(net.train().requires_grad_(True), config)
 
 
+def outlined(recipe: DistillConfig, teacher: Classifier) -> nn.Module:
+    """The network of :func:`inherited` on the meta device, with all of the teacher's channels: for counting.
+
+    Raises:
+        InputError: the teacher is no timm network, or cannot be cut so.
+    """
+    classes, size = teacher.config.num_classes, recipe.image_size
+    whole = recipe.model_copy(update={"inherit": recipe.inherit.model_copy(update={"width": 1.0})})
+    structure = _structure(whole, teacher, examine(teacher.net, teacher.config.image_size))
+    name = teacher.config.architecture
+    with torch.device("meta"):
+        return create_network(name, classes, size) if structure is None else build(name, classes, size, structure)
+
+
 def ended_in(recipe: DistillConfig, classes: int, teacher: Classifier) -> Classifier:
     """A fresh student whose features are projected into the teacher's own pooling and classifier, which stay.
 
