@@ -30,6 +30,7 @@ from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.label_space import for_label_space
+from prism_fast.operations.views import label_views
 from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
 
@@ -38,6 +39,8 @@ VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-
 #: first five of seven block groups, at half of its side, and learns from the guided images.
 STUDENTS = ("guided", "unguided", "real", "inherited")
 INHERITED = {"distill.recipe": "inherit", "distill.inherit.blocks": 5}
+#: Views of each guided image that the teacher labels for it.
+VIEWS = 4
 #: Whose cost the report says.
 COSTED = ("teacher", "guided", "inherited")
 
@@ -183,6 +186,8 @@ def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None
     write_pictures(
         out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
     )
+    with bars.phase("label views of guided images") as progress:
+        label_views(out / "guided", VIEWS, progress=progress)
     students = train_students(config, out, STUDENTS, bars)
     evaluation = _measure(config, out, real, {"teacher": teacher, **students}, judge, rates)
     replace(out / "evaluation.json", evaluation.model_dump_json().encode())

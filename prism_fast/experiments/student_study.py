@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_fast.config import assign
+from prism_fast.config.recipes import recipe
 from prism_fast.evaluation.comparison import score
 from prism_fast.evaluation.cost import cost_of
 from prism_fast.evaluation.real_sets import RealSets, real_sets
@@ -35,7 +36,8 @@ _DIST = {"name": "dist", "losses": [{"name": "dist"}]}
 
 
 def _cut(name: str, size: int, **inherit: Any) -> dict[str, Any]:
-    return {"name": name, "student_from": "teacher", "image_size": size, "inherit": inherit, "losses": _DIST["losses"]}
+    taught = {key: recipe("inherit")[key] for key in ("student_from", "losses", "lr")}
+    return {"name": name, "image_size": size, "inherit": inherit, **taught}
 
 
 _Measure = Callable[[Classifier], Row]

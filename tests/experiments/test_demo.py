@@ -20,6 +20,7 @@ REQUIRED = {
     "images", "images_per_s", "teacher_top1", "student_top1", "student_top1_unguided", "student_top1_real",
     "student_top1_domain_shift", "energy_guided", "energy_unguided", "precision", "recall", "wall_s", "peak_rss_bytes",
     "vendi", "vendi_unguided", "coverage_by_class", "coverage_by_class_unguided", "versions",
+    "inherited_top1",
 }  # fmt: skip
 SMALL = (
     "synthesis.images=16", "synthesis.shard_size=8", "sampling.steps=4", "sampling.batch_size=8", "distill.steps=2",
@@ -47,7 +48,7 @@ def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary["images"] == 16
     assert summary["teacher_top1"] >= 0.70
-    assert len(bars.phases) == 5
+    assert len(bars.phases) == 7
     for name in ("guided", "unguided"):
         assert verify(tmp_path / name).problems == ()
     assert "<html" in (tmp_path / "report.html").read_text()
@@ -62,10 +63,10 @@ def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
     assert all(s.meta["guided_steps"] > 0 for s in guided)
 
     rows = run_seeds(tmp_path, 2, bars)
-    assert len(rows) == 9
+    assert len(rows) == 12
     assert all(len(row["top1"]) == 2 for row in rows)
     assert rows[0]["top1"][0] == pytest.approx(summary["student_top1"])
-    assert as_markdown(rows).count("\n") == 11
+    assert as_markdown(rows).count("\n") == 14
 
 
 def test_without_guidance_keeps_everything_else() -> None:
