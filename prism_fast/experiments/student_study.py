@@ -50,19 +50,21 @@ class Arm:
     name: str
     students: tuple[dict[str, Any], ...]
     teacher: str = "views"
-    factor: int = 1
+    factor: float = 1.0
     guided: bool = True
     seeds: int | None = None
 
 
-_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 128, width=0.7)
+_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 96, blocks=5)
 #: From a tenth of the teacher's multiply-adds to all of them; a cell each, for their pictures differ in size.
 _CURVE = (
-    ("curve 0.1", _cut("cut", 48, blocks=5)),
-    ("curve 0.25", _cut("cut", 64)),
-    ("curve 0.35", _cut("cut", 96, blocks=5)),
-    ("curve 0.7", _cut("cut", 128, blocks=5)),
-    ("curve 1.0", _cut("cut", 128)),
+    ("curve 0.10", _cut("cut", 48, blocks=5)),
+    ("curve 0.15", _cut("cut", 48, blocks=6)),
+    ("curve 0.23", _cut("cut", 64, blocks=6)),
+    ("curve 0.29", _cut("cut", 128, width=0.5)),
+    ("curve 0.52", _cut("cut", 128, width=0.7)),
+    ("curve 0.71", _cut("cut", 128, blocks=5)),
+    ("curve 1.00", _cut("cut", 128)),
 )
 ARMS = (
     Arm("stored", (_KL, _DIST), "stored"),
@@ -70,8 +72,8 @@ ARMS = (
     Arm("live", (_KL, _DIST), "live"),
     Arm("fifth", (_FIFTH,)),
     Arm("fifth of unguided images", (_FIFTH,), guided=False),
-    Arm("half", (_HALF,)),
-    *(Arm(name, (cut,), seeds=1) for name, cut in _CURVE),
+    Arm("half", (_HALF,), factor=0.5),
+    *(Arm(name, (cut,), factor=0.5, seeds=1) for name, cut in _CURVE),
     Arm("long stored", (_KL, _DIST), "stored", LONG),
     Arm("long views", (_KL, _DIST), factor=LONG),
     Arm("long live", (_KL, _DIST), "live", LONG),
@@ -115,7 +117,7 @@ def _cell(study: Study, arm: Arm, seed: int, run: Path, folder: Path, measured: 
         "distill.students": list(arm.students),
         "distill.teacher": arm.teacher,
         "distill.seed": seed,
-        "distill.steps": arm.factor * study.config.distill.steps,
+        "distill.steps": max(1, round(arm.factor * study.config.distill.steps)),
     }
     results = study.train(assign(study.config, changes), run, folder / "students", f"{arm.name}, seed {seed}")
     return [
