@@ -262,7 +262,7 @@ class Parts:
         return replace(part, oracle=InChunks(part.oracle, self.decoder_batch))  # the gate's real inputs are a batch
 
     def _teacher(self) -> Part:
-        size, teacher = self.synthesizer.sampler.image_size, self.synthesizer.teacher
+        size, teacher = self.synthesizer.config.stored_size, self.synthesizer.teacher
         module = ImageClassifier(teacher, size)
         shape, device = (self.batch, 3, *size), self.synthesizer.device
 

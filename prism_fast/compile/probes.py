@@ -46,7 +46,7 @@ def _real_inputs(synthesizer: Synthesizer, part: str) -> Inputs:
         return inputs
     denoised = sampler.denoise(going, z, last, whole)
     if part == "teacher":
-        return (synthesizer.engines.decoder.run(denoised)[0],)
+        return (synthesizer.at_stored_size(synthesizer.engines.decoder.run(denoised)[0]),)
     if part == "decoder":
         return (denoised,)
     boxes = sampler.boxes(going.batch.indices, last).to(synthesizer.device)

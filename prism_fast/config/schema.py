@@ -225,6 +225,9 @@ class SynthesisConfig(Document):
     shard_size: int = Field(64, ge=1, le=MOST_IMAGES)
     image_format: Literal["png", "jpg", "webp"] = "png"
     quality: int = Field(95, ge=1, le=100, description="jpg and webp only")
+    store_size: int | None = Field(
+        None, ge=8, le=MOST_SIDE, description="shorter side of a stored image; null: as it was sampled"
+    )
 
     @model_validator(mode="after")
     def _numbered(self) -> SynthesisConfig:
@@ -322,6 +325,25 @@ class RunConfig(Document):
             raise ValueError("guidance.decoder is light, but models.light_decoder names none; give its directory")
         return self
 
+    @model_validator(mode="after")
+    def _stored(self) -> RunConfig:
+        shorter = min(self.sampling.height, self.sampling.width)
+        if self.synthesis.store_size and self.synthesis.store_size > shorter:
+            raise ValueError(
+                f"synthesis.store_size {self.synthesis.store_size} is larger than the images, whose shorter side is "
+                f"{shorter}; lower it, or leave it out"
+            )
+        return self
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of a stored image: what the teacher labels and a student is cut from."""
+        height, width = self.sampling.height, self.sampling.width
+        if (side := self.synthesis.store_size) is None:
+            return height, width
+        shorter = min(height, width)
+        return round(height * side / shorter), round(width * side / shorter)
+
     def run_hash(self) -> str:
         """SHA-256 of what decides the samples' bytes; device, paths, launch and distillation are left out.
 
@@ -340,4 +362,6 @@ class RunConfig(Document):
         data["prompts"] = self.prompts.identity(self.labels)
         if data["engines"]["decoder_batch"] is None:
             del data["engines"]["decoder_batch"]
+        if data["synthesis"]["store_size"] is None:
+            del data["synthesis"]["store_size"]
         return hash_of(data)

@@ -74,6 +74,8 @@ def _settings(config: RunConfig) -> list[str]:
         f"- Sampling: {sampling.solver}, {sampling.steps} steps, guidance scale {sampling.guidance_scale}, "
         f"{sampling.width}×{sampling.height} pixels, deep features every {sampling.reuse_every} steps",
     ]
+    if config.synthesis.store_size:
+        lines.append("- Stored at {1}×{0} pixels".format(*config.stored_size))
     if not guidance.enabled:
         return [*lines, "- Energy guidance: none"]
     window = f"steps {guidance.window[0]:.0%}–{guidance.window[1]:.0%}, gradient at every {guidance.every}"

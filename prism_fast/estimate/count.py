@@ -171,7 +171,7 @@ class _Shapes:
         return self.zeros(rows, *self.parts.latent)
 
     def images(self) -> torch.Tensor:
-        return self.zeros(self.parts.batch, 3, *self.synthesizer.sampler.image_size)
+        return self.zeros(self.parts.batch, 3, *self.synthesizer.config.stored_size)
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
         (height, width), size = self.synthesizer.sampler.image_size, self.synthesizer.view_size
@@ -220,7 +220,7 @@ def _gradient(synthesizer: Synthesizer, shapes: _Shapes) -> tuple[nn.Module, Cal
 
 
 def _modules(synthesizer: Synthesizer, shapes: _Shapes) -> dict[str, tuple[nn.Module, Call]]:
-    decoder, teacher = synthesizer.decoder, ImageClassifier(synthesizer.teacher, synthesizer.sampler.image_size)
+    decoder, teacher = synthesizer.decoder, ImageClassifier(synthesizer.teacher, synthesizer.config.stored_size)
     guided = {"energy_gradient": _gradient(synthesizer, shapes)} if synthesizer.config.guidance.enabled else {}
     return {
         **_text(synthesizer, shapes),

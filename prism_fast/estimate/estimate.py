@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from prism_fast.config import RunConfig
@@ -111,7 +112,7 @@ def _shard_seconds(config: RunConfig, parts: tuple[PartTime, ...], measured: Mea
 
 def storage_bytes(config: RunConfig, images: int, classes: int) -> float:
     """Shards with their indices."""
-    pixels = config.sampling.height * config.sampling.width
+    pixels = math.prod(config.stored_size)
     views = config.views.count * ViewCodec.of(classes, config.views.top_k).size_bytes
     headers = _OVERHEAD + _PER_MEMBER * (views > 0)
     return images * (pixels * _PER_PIXEL[config.synthesis.image_format] + 2 * classes + views + headers)

@@ -14,6 +14,7 @@ from prism_engines.backends.eager import EagerEngine, InChunks
 from prism_engines.base import Engine
 from prism_kernels import energy
 from torch import nn
+from torch.nn.functional import interpolate
 
 from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
@@ -98,7 +99,6 @@ class Synthesizer:
         gradient = energy_gradient_engine(self.gradient_decoder, self.teacher, self.config.guidance)
         second = model.text_encoder_2
         first = TextPenultimate(model.text_encoder) if second else TextHidden(model.text_encoder)
-        size = (self.config.sampling.height, self.config.sampling.width)
         return Engines(
             text_encoder=EagerEngine(first, "text_encoder"),
             unet=EagerEngine(WholeUNet(model.unet), "unet"),
@@ -108,7 +108,7 @@ class Synthesizer:
                 EagerEngine(in_float32(self.decoder), "decoder"), engines.decoder_batch, self.decoder
             ),
             energy_gradient=self._bounded(gradient, engines.gradient_batch, self.gradient_decoder),
-            teacher=EagerEngine(ImageClassifier(self.teacher, size), "teacher"),
+            teacher=EagerEngine(ImageClassifier(self.teacher, self.config.stored_size), "teacher"),
             text_encoder_2=EagerEngine(TextPenultimate(second), "text_encoder_2") if second else None,
         )
 
@@ -192,9 +192,9 @@ class Synthesizer:
 
     @property
     def views_by_engine(self) -> bool:
-        """Whether views are as large as the images, so that the engine of the whole image labels them too."""
+        """Whether views are as large as stored images, so that the engine of the whole image labels them too."""
         side = self.config.views.image_size or self.teacher.config.image_size
-        return self.config.sampling.height == self.config.sampling.width == side
+        return self.config.stored_size == (side, side)
 
     def _make_labeller(self) -> ViewLabeller | None:
         views = self.config.views
@@ -291,7 +291,7 @@ class Synthesizer:
         """
         with enough_memory(), self.streams.on("finish"):
             self.streams.take(sampled.ready, sampled.tensors())
-            images = self.engines.decoder.run(sampled.latents)[0].float()
+            images = self.at_stored_size(self.engines.decoder.run(sampled.latents)[0].float())
             finite = sampled.finite & torch.isfinite(images).flatten(1).all(1)
             pixels = (images.nan_to_num() * 255).round().to(torch.uint8)
             logits = self.engines.teacher.run(pixels.float() / 255)[0].float()
@@ -303,6 +303,13 @@ class Synthesizer:
             host = to_host((*found, *packed))
             views = self.labeller.stored(host[len(found) :]) if self.labeller else [None] * len(rows)
             return self._samples(rows, views, encoded, *host[: len(found)])
+
+    def at_stored_size(self, images: torch.Tensor) -> torch.Tensor:
+        """Decoded images (n, 3, h, w) at the size that they are stored in, antialiased bilinear."""
+        size = self.config.stored_size
+        if tuple(images.shape[-2:]) == size:
+            return images
+        return interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     def _label_views(
         self, rows: Sequence[PlanRow], pixels: torch.Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def require_room(config: RunConfig, out: Path) -> None:
     """
     if in_store(out):
         return
-    pixels = config.sampling.height * config.sampling.width * 3
+    pixels = math.prod(config.stored_size) * 3
     classes = len(load_label_space(config.labels).classes)
     views = config.views.count * ViewCodec.of(classes, config.views.top_k).size_bytes
     missing = config.synthesis.images - RunDirectory(out).images_done()
