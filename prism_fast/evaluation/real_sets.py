@@ -15,9 +15,10 @@ SHIFT = "unseen concepts, styles nobody knew"
 
 @dataclass(frozen=True)
 class RealSets:
-    """Real pictures: the teacher's training pictures, and test sets that nothing was trained on."""
+    """Real pictures: the teacher's training pictures, those to choose by, and test sets that nothing was trained on."""
 
     train: Pictures
+    validation: Pictures
     tests: dict[str, Pictures]
 
 
@@ -28,5 +29,6 @@ def real_sets() -> RealSets:
     tests = {KNOWN: TEACHER_STYLES, GENERATOR_ONLY: generator_only, SHIFT: SHIFT_STYLES}
     return RealSets(
         load_pictures(table, "train", TEACHER_STYLES),
+        load_pictures(table, "val", TEACHER_STYLES),
         {name: load_pictures(table, "test", styles) for name, styles in tests.items()},
     )

@@ -17,6 +17,7 @@ from prism_fast.config import assign
 from prism_fast.config.recipes import recipe
 from prism_fast.evaluation.comparison import score
 from prism_fast.evaluation.cost import cost_of
+from prism_fast.evaluation.pictures import Pictures
 from prism_fast.evaluation.real_sets import RealSets, real_sets
 from prism_fast.experiments.demo import without_guidance
 from prism_fast.experiments.study import Row, Study, spread
@@ -70,6 +71,7 @@ ARMS = (
     Arm("stored", (_KL, _DIST), "stored"),
     Arm("views", (_KL, _DIST)),
     Arm("live", (_KL, _DIST), "live"),
+    Arm("larger pictures", ({**_DIST, "name": "dist-96", "image_size": 96},)),
     Arm("fifth", (_FIFTH,)),
     Arm("fifth of unguided images", (_FIFTH,), guided=False),
     Arm("half", (_HALF,), factor=0.5),
@@ -136,25 +138,31 @@ def _cell(study: Study, arm: Arm, seed: int, run: Path, folder: Path, measured: 
 
 def _measured(study: Study, real: RealSets, whole: float, network: Classifier) -> Row:
     size, cost = study.config.evaluate.batch_size, cost_of(network)
+
+    def top1(name: str, pictures: Pictures) -> float:
+        return score("", network, name, pictures, size).top1
+
     return {
         "parameters": cost.parameters,
         "gmac": cost.gmac,
         "share": cost.gmac / whole,
-        "top1": {name: score("", network, name, pictures, size).top1 for name, pictures in real.tests.items()},
+        "validation": top1("validation", real.validation),
+        "top1": {name: top1(name, pictures) for name, pictures in real.tests.items()},
     }
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Mean ± standard deviation over seeds, in percent, and that of the teacher's accuracy."""
+    """Top-1 in percent, mean ± standard deviation over seeds, and what that is of the teacher's."""
     (teacher,) = (row for row in rows if row["arm"] == TEACHER)
     tests = list(teacher["top1"])
     lines = [
-        "| students | student | steps | GMAC | of the teacher's | " + " | ".join(f"top-1, {t}" for t in tests) + " |",
-        "|---|" + "---|" * (4 + len(tests)),
+        "| students | student | steps | GMAC | of the teacher's | validation | " + " | ".join(tests) + " |",
+        "|---|" + "---|" * (5 + len(tests)),
     ]
     for arm, student in dict.fromkeys((row["arm"], row["student"]) for row in rows):
         own = [row for row in rows if (row["arm"], row["student"]) == (arm, student)]
         cells = [arm, student, str(own[0].get("steps", "")), f"{own[0]['gmac']:.4f}", f"{own[0]['share']:.3f}"]
+        cells += [spread([100 * row["validation"] for row in own], 1)]
         for test in tests:
             tops, whole = [100 * row["top1"][test] for row in own], 100 * teacher["top1"][test]
             cells.append(f"{spread(tops, 1)} ({100 * statistics.mean(tops) / whole:.0f} %)")

@@ -16,14 +16,15 @@ from tests.experiments.test_prompt_study import SMALL
 
 
 def row(arm: str, student: str, seed: int, top1: float, **more: object) -> dict[str, Any]:
-    return {"arm": arm, "student": student, "seed": seed, "gmac": 0.1, "share": 0.5, "top1": {"known": top1}, **more}
+    made = {"arm": arm, "student": student, "seed": seed, "gmac": 0.1, "share": 0.5, "validation": 0.9}
+    return {**made, "top1": {"known": top1}, **more}
 
 
 def test_accuracy_is_said_beside_the_teachers() -> None:
     rows = [row(TEACHER, TEACHER, 0, 0.8), row("views", "kl", 0, 0.5, steps=6), row("views", "kl", 1, 0.6, steps=6)]
     lines = as_markdown(rows).splitlines()
-    assert lines[2] == "| teacher | teacher |  | 0.1000 | 0.500 | 80.0 (100 %) |"
-    assert lines[3] == "| views | kl | 6 | 0.1000 | 0.500 | 55.0 ± 7.1 (69 %) |"
+    assert lines[2] == "| teacher | teacher |  | 0.1000 | 0.500 | 90.0 | 80.0 (100 %) |"
+    assert lines[3] == "| views | kl | 6 | 0.1000 | 0.500 | 90.0 ± 0.0 | 55.0 ± 7.1 (69 %) |"
 
 
 @pytest.mark.slow
