@@ -16,11 +16,17 @@ def write_pictures(
 ) -> int:
     """Shards of pictures with the teacher's logits, under ``out/shards``; returns their number.
 
+    Finished ones stay: with another number of threads logits are rounded otherwise, and a student that was begun on
+    them could not go on.
+
     Shapes: images uint8 (n, 3, h, w), labels (n,).
     """
-    logits = teacher.logits(images)
     shards = range(-(-len(images) // shard_size))
-    for shard in shards:
+    missing = [shard for shard in shards if not (out / "shards" / f"{shard:06d}.json").exists()]
+    if not missing:
+        return len(shards)
+    logits = teacher.logits(images)
+    for shard in missing:
         first = shard * shard_size
         rows = range(first, min(first + shard_size, len(images)))
         samples = [Sample(i, images[i], int(labels[i]), logits[i], {"index": i, "label": int(labels[i])}) for i in rows]

@@ -63,3 +63,19 @@ def test_a_content_hash_of_one_file(tmp_path: Path) -> None:
     first = content_hash(tmp_path / "weights")
     (tmp_path / "weights").write_bytes(b"abd")
     assert content_hash(tmp_path / "weights") != first
+
+
+def test_finished_shards_stay_whatever_the_logits_would_be_now(config: RunConfig, tmp_path: Path) -> None:
+    """A student that was begun on them goes on; a shard that is missing is made."""
+    images, labels = torch.zeros(4, 3, 20, 20, dtype=torch.uint8), torch.zeros(4, dtype=torch.long)
+    teacher = load_classifier(config.models.teacher)
+    write_pictures(tmp_path, images, labels, teacher, "a" * 64, 2)
+    before = {path: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    (tmp_path / "shards" / "000001.json").unlink()
+    with torch.no_grad():
+        teacher.net.get_classifier().bias.add_(1)  # type: ignore[operator]
+    write_pictures(tmp_path, images, labels, teacher, "a" * 64, 2)
+    after = {path: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert "000000.tar" not in changed
+    assert "000001.tar" in changed
