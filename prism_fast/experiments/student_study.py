@@ -56,13 +56,13 @@ class Arm:
     seeds: int | None = None
 
 
-_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 88, blocks=6)
+_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 96, blocks=5)
 #: From a tenth of the teacher's multiply-adds to all of them; a cell each, for their pictures differ in size.
 _CURVE = (
     ("curve 0.10", _cut("cut", 48, blocks=5)),
     ("curve 0.15", _cut("cut", 48, blocks=6)),
     ("curve 0.23", _cut("cut", 64, blocks=6)),
-    ("curve 0.40", _cut("cut", 96, blocks=5)),
+    ("curve 0.48", _cut("cut", 88, blocks=6)),
     ("curve 0.29", _cut("cut", 128, width=0.5)),
     ("curve 0.52", _cut("cut", 128, width=0.7)),
     ("curve 0.71", _cut("cut", 128, blocks=5)),
