@@ -19,9 +19,9 @@ from prism_fast.distillation.losses.features import Featured
 from prism_fast.distillation.optimizer import learning_rate, make_optimizer, restore_optimizer, set_rate
 from prism_fast.distillation.outputs import Labels, Outputs
 from prism_fast.distillation.parallel import World, without_exchange
-from prism_fast.distillation.teacher import resized
 from prism_fast.errors import InputError
 from prism_fast.models.classifier import ClassifierConfig
+from prism_fast.models.resize import resized
 
 _Whole = TypeVar("_Whole", Labels, Outputs)
 
@@ -108,7 +108,7 @@ class Learner:
 
         All still on the device, which nobody waits for.
         """
-        seen = replace(seen, images=resized(seen.images, self.recipe.image_size))
+        seen = replace(seen, images=resized(seen.images, self.recipe.image_size, self.recipe.image_size))
         set_rate(self.optimizer, learning_rate(self.step, self.recipe))
         _seed(self.world, self.recipe.seed, self.step)
         self.optimizer.zero_grad(set_to_none=True)

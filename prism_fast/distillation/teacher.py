@@ -6,7 +6,6 @@ Reference: Beyer et al. 2022, "Knowledge distillation: a good teacher is patient
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prism_fast.distillation.losses.features import Featured
@@ -15,6 +14,7 @@ from prism_fast.errors import DataError
 from prism_fast.models.at_once import at_once
 from prism_fast.models.classifier import Classifier
 from prism_fast.models.outputs import concatenated
+from prism_fast.models.resize import resized
 
 
 class LiveTeacher(nn.Module):
@@ -28,14 +28,7 @@ class LiveTeacher(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         """Antialiased bilinear resize, then the network."""
         parts = images.split(at_once(images.device, len(images)))
-        return concatenated([self.net(resized(part, self.size)) for part in parts])
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """Pictures (n, 3, h, w) of ``size`` pixels, antialiased bilinear."""
-    if tuple(images.shape[-2:]) == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        return concatenated([self.net(resized(part, self.size, self.size)) for part in parts])
 
 
 def require_logits(found: Tensor, held: Tensor) -> None:

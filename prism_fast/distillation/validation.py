@@ -11,8 +11,8 @@ from torch import Tensor
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.learner import Learner
 from prism_fast.distillation.task import Task
-from prism_fast.distillation.teacher import resized
 from prism_fast.models.classifier import Classifier
+from prism_fast.models.resize import resized
 
 _ROWS = 128
 
@@ -29,7 +29,7 @@ class Validation:
         self._device, self._real = task.world.device, task.config.validation.pictures
         pictures, labels, logits = [], [], []
         for sample in held_out.samples():
-            small = resized(sample.image[None].float(), task.image_size)
+            small = resized(sample.image[None].float(), task.image_size, task.image_size)
             pictures.append(small.round().clamp(0, 255).to(torch.uint8))
             labels.append(sample.label)
             logits.append(sample.logits)

@@ -10,7 +10,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,6 +20,7 @@ from prism_fast.models.classifier_config import ClassifierConfig, Description, d
 from prism_fast.models.classifier_weights import CHECKPOINTS, State, conversion, fit, read_shapes, read_weights
 from prism_fast.models.json_object import read_object
 from prism_fast.models.pretrained import pretrained_network
+from prism_fast.models.resize import resized
 from prism_fast.models.structure.build import Shapes, build
 from prism_fast.models.transformers_classifier import is_transformers, load_transformers, outline_transformers
 from prism_fast.storage.files import building, replace
@@ -57,10 +57,8 @@ class Classifier:
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1] of any size: resized to the network's size (antialiased bilinear), then normalised."""
-        size = (self.config.image_size,) * 2
-        if tuple(images.shape[-2:]) != size:
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return self.normalise(images)
+        size = self.config.image_size
+        return self.normalise(resized(images, size, size))
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:

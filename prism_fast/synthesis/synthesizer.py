@@ -14,7 +14,6 @@ from prism_engines.backends.eager import EagerEngine, InChunks
 from prism_engines.base import Engine
 from prism_kernels import energy
 from torch import nn
-from torch.nn.functional import interpolate
 
 from prism_fast.config import RunConfig, assign
 from prism_fast.dataset.sample import Sample
@@ -29,6 +28,7 @@ from prism_fast.models.device import require_device
 from prism_fast.models.diffusers_blocks import DeepUNet, ShallowUNet, WholeUNet, fuse_norms
 from prism_fast.models.diffusion import DiffusionModel, LatentDecoder, LightDecoder, load_diffusion, load_light_decoder
 from prism_fast.models.label_space import for_label_space
+from prism_fast.models.resize import resized
 from prism_fast.models.text import Embedding, TextHidden, TextPenultimate, encode_prompts
 from prism_fast.prompts.row import PlanRow
 from prism_fast.sampling.loop import Engines, GuidedSampler, Sampled, SamplingBatch
@@ -306,10 +306,7 @@ class Synthesizer:
 
     def at_stored_size(self, images: torch.Tensor) -> torch.Tensor:
         """Decoded images (n, 3, h, w) at the size that they are stored in, antialiased bilinear."""
-        size = self.config.stored_size
-        if tuple(images.shape[-2:]) == size:
-            return images
-        return interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return resized(images, *self.config.stored_size)
 
     def _label_views(
         self, rows: Sequence[PlanRow], pixels: torch.Tensor

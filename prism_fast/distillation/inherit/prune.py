@@ -19,6 +19,7 @@ from prism_fast.config.distill import InheritConfig
 from prism_fast.errors import InputError
 from prism_fast.models.architecture import refusal
 from prism_fast.models.classifier import Classifier
+from prism_fast.models.resize import resized
 from prism_fast.models.structure.narrow import recount
 from prism_fast.models.structure.spliced import Spliced
 
@@ -130,12 +131,9 @@ def gradients(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None
         InputError: there are no pictures.
     """
     net = copy.deepcopy(teacher.net).eval().requires_grad_(True)
-    device, size, seen = next(net.parameters()).device, (teacher.config.image_size,) * 2, 0
+    device, size, seen = next(net.parameters()).device, teacher.config.image_size, 0
     for batch in images() if images is not None else ():
-        shown = F.interpolate(
-            batch.to(device, torch.float32), size=size, mode="bilinear", antialias=True, align_corners=False
-        )
-        logits = net(shown)
+        logits = net(resized(batch.to(device, torch.float32), size, size))
         F.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
         seen += len(batch)
         if seen >= _PICTURES:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prism_fast.config import DistillConfig
@@ -19,6 +18,7 @@ from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
 from prism_fast.models.architecture import refusal
 from prism_fast.models.classifier import Classifier
+from prism_fast.models.resize import resized
 from prism_fast.models.structure.anatomy import examine
 from prism_fast.models.structure.spliced import Spliced, as_map
 
@@ -141,7 +141,7 @@ def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candida
 
 
 def _sized(batch: Tensor, size: int) -> Tensor:
-    return F.interpolate(batch.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized(batch.float(), size, size)
 
 
 def explained(inputs: Tensor, targets: Tensor) -> float:
