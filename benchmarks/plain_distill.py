@@ -22,8 +22,8 @@ from torchvision.transforms import v2
 from benchmarks.split import Split
 from prism_fast.config import DistillConfig
 from prism_fast.dataset.shard_set import ShardSet
-from prism_fast.distillation.teacher import resized
 from prism_fast.models.classifier import Classifier
+from prism_fast.models.resize import resized
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 _AHEAD = 4
@@ -88,7 +88,7 @@ class Teacher(nn.Module):
         self.pretrained_cfg = {"mean": teacher.config.mean, "std": teacher.config.std}
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.net(resized(images, self.size))
+        found: Tensor = self.net(resized(images, self.size, self.size))
         return found
 
 
