@@ -28,12 +28,18 @@ class InheritConfig(Document):
     """A student cut out of the teacher (``distill.student_from: teacher``)."""
 
     blocks: int | None = Field(None, ge=1, description="block groups of the teacher that are kept; null: all")
+    depth: float = Field(
+        1.0, ge=0, le=1, description="part of the residual blocks that stay; those go that the teacher misses least"
+    )
     width: float = Field(1.0, gt=0, le=1, description="part of the channels that structured pruning keeps")
     criterion: Literal["gradient", "batch_norm", "magnitude"] = Field(
         "gradient", description="what says which channels go"
     )
     head: Literal["simkd", "linear"] = Field(
         "simkd", description="after fewer blocks: a projection into the teacher's own classifier, or a new classifier"
+    )
+    statistics: Literal["batch", "teacher"] = Field(
+        "batch", description="what the teacher's batch norms normalise by: each batch, or what the teacher knows"
     )
 
 

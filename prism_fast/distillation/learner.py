@@ -90,6 +90,8 @@ class Learner:
     ) -> None:
         self.name, self.recipe, self.info, self.world = name, recipe, info, world
         self.net = net.to(world.device).to(memory_format=torch.channels_last).train()
+        if recipe.student_from == "teacher" and recipe.inherit.statistics == "teacher":
+            hold_statistics(self.net)
         _require_batch(self.net, recipe, world)
         if recipe.checkpoint_activations:
             _checkpoint_activations(self.net, recipe)
@@ -162,6 +164,16 @@ class Learner:
         self.step, self.history = saved.step, list(saved.history)
 
 
+def hold_statistics(net: nn.Module) -> None:
+    """Batch norms that were the teacher's go on normalising by what they know; what was put between its parts does not.
+
+    Their scales and shifts learn.
+    """
+    for path, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not path.startswith("projection."):
+            module.eval()
+
+
 def half_of(recipe: DistillConfig) -> torch.dtype | None:
     """What networks compute in under autocast; None: float32, without."""
     return None if recipe.precision == "float32" else getattr(torch, recipe.precision)
@@ -181,7 +193,7 @@ def _require_batch(model: nn.Module, recipe: DistillConfig, world: World) -> Non
         raise InputError(
             f"a rank's batch of {rows} cannot be cut into distill.accumulate = {recipe.accumulate} equal parts"
         )
-    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    norms = any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in model.modules())
     if rows // recipe.accumulate == 1 and norms:
         raise InputError(
             f"distill.batch_size is {recipe.batch_size}, a single picture at a time, but {recipe.student} normalises "

@@ -92,7 +92,8 @@ def _labelled(config: RunConfig, images: int) -> int:
 
 def _assumptions(config: RunConfig, device: Device, precision: str, reached: Efficiency) -> tuple[str, ...]:
     views = "as many as there are epochs" if not config.views.count else str(config.views.count)
-    narrowed = any(one.student_from == "teacher" and one.inherit.width < 1 for one in config.distill.each_student())
+    heirs = [one.inherit for one in config.distill.each_student() if one.student_from == "teacher"]
+    narrowed, shallow = any(one.width < 1 for one in heirs), any(one.depth < 1 for one in heirs)
     return (
         f"rate: the roofline of {device.title}, {device.peak(precision) / 1e12:g} TFLOP/s in {precision}; reached: "
         f"{reached.compute:.0%} of that and {reached.bandwidth:.0%} of {device.bandwidth / 1e12:g} TB/s",
@@ -105,4 +106,5 @@ def _assumptions(config: RunConfig, device: Device, precision: str, reached: Eff
         "loading never waits, and ranks exchange gradients in no time",
         *((f"views of each image, labelled beforehand: {views}",) if config.distill.teacher == "views" else ()),
         *(("channels that pruning takes from a student made from the teacher are counted",) if narrowed else ()),
+        *(("residual blocks that such a student leaves out are counted",) if shallow else ()),
     )

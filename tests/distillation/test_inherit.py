@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from prism_fast.config import DistillConfig
 from prism_fast.config.losses import KL, SimKD
 from prism_fast.distillation.inherit.prune import gradients, kept_channels
+from prism_fast.distillation.inherit.shallow import removable
+from prism_fast.distillation.learner import hold_statistics
 from prism_fast.distillation.student import MEAN, make_student, save_student
 from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
@@ -171,6 +173,48 @@ def test_channels_are_kept_by_eights(channels: int, width: float, kept: int) -> 
     assert kept_channels(channels, width) == kept
 
 
+@pytest.mark.parametrize("name", ["regnetx_002", "test_convnext", "test_vit"])
+def test_residual_blocks_go_that_are_missed_least(name: str, tmp_path: Path) -> None:
+    """Those whose own part is zero are not missed at all."""
+    teacher, side = _teacher(name), SIDES[name]
+    blocks = removable(teacher)
+    assert len(blocks) > 1
+    silent = blocks[::2]
+    with torch.no_grad():
+        for path in blocks:
+            for weight in teacher.net.get_submodule(path).parameters():
+                nn.init.normal_(weight, std=0.0 if path in silent else 0.3)
+    depth = (len(blocks) - len(silent)) / len(blocks)
+    student = make_student(_recipe(side, inherit={"depth": depth}, losses=(KL(),)), 3, teacher, _batches)
+    assert student.config.structure is not None
+    assert set(student.config.structure.left_out) == set(silent)
+    assert _cost(student.net, side) < _cost(teacher.net, side)
+    torch.testing.assert_close(student.net.eval()(_pictures(side)), teacher.net(_pictures(side)))
+    _read_back(student, side, tmp_path)
+
+
+def test_first_groups_can_be_shallower_still(tmp_path: Path) -> None:
+    student = make_student(_recipe(inherit={"blocks": 3, "depth": 0.0}), 3, _teacher("regnetx_002"), _batches)
+    assert student.config.structure is not None
+    assert student.config.structure.left_out
+    assert all(path.startswith(("s1.", "s2.", "s3.")) for path in student.config.structure.left_out)
+    _read_back(student, 32, tmp_path)
+
+
+def test_the_teachers_statistics_are_kept() -> None:
+    teacher = _teacher("regnetx_002")
+    recipe = _recipe(inherit={"blocks": 3, "statistics": "teacher"})
+    net = make_student(recipe, 3, teacher).net
+    hold_statistics(net)
+    with torch.no_grad():
+        net(_pictures(32))
+    kept, theirs = net.state_dict(), teacher.net.state_dict()
+    own = [key for key in kept if key.endswith("running_mean") and key.startswith("trunk.")]
+    assert len(own) > 4
+    assert all(torch.equal(kept[key], theirs[key.removeprefix("trunk.")]) for key in own)
+    assert kept["projection.1.running_mean"].any()
+
+
 def test_a_lower_resolution_keeps_every_weight(tmp_path: Path) -> None:
     options = {"dynamic_img_size": False}
     net = create_network("test_vit", 3, 160, **options).eval()
@@ -252,6 +296,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Classifier | None, str]] = {
     "other classes": ({}, _teacher(classes=4), r"the teacher knows 4 classes, the shards hold 3"),
     "too many blocks": ({"inherit": {"blocks": 5}}, _teacher(), r"ResNet has 4 block groups; expected 1 to 4"),
     "no pictures": ({"inherit": {"width": 0.5}}, _teacher(), r"criterion is gradient, which needs synthetic pictures"),
+    "no pictures to leave blocks out by": ({"inherit": {"depth": 0.5}}, _teacher(), r"depth below 1 needs synthetic"),
+    "no residual block": (
+        {"inherit": {"depth": 0.5}},
+        _teacher("test_efficientnet"),
+        r"test_efficientnet has no residual block to leave out",
+    ),
     "no batch norm": (
         {"inherit": {"width": 0.5, "criterion": "batch_norm"}},
         _teacher("test_convnext"),

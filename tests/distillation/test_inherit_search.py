@@ -41,6 +41,13 @@ def test_with_pictures_the_best_readout_comes_first(teacher: Classifier) -> None
     assert scores == sorted(scores, key=lambda score: -(score or 0.0))
 
 
+def test_with_pictures_residual_blocks_are_left_out_too(teacher: Classifier) -> None:
+    found = search(teacher, 0.6, _batches, widths=(1.0,), most=20)
+    assert any(one.inherit.depth < 1 for one in found)
+    assert all(one.share <= 0.6 for one in found)
+    assert all(one.inherit.depth == 1 for one in search(teacher, 0.6, widths=(1.0,), most=20))
+
+
 def test_what_is_linear_is_explained() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(400, 8, generator=generator)

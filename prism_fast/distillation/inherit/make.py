@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prism_fast.config import DistillConfig
+from prism_fast.config.distill import InheritConfig
 from prism_fast.distillation.inherit.prune import prune
+from prism_fast.distillation.inherit.shallow import left_out
 from prism_fast.errors import InputError
 from prism_fast.models.architecture import create_network, refusal
 from prism_fast.models.classifier import Classifier
@@ -25,17 +27,25 @@ Pictures = Callable[[], Iterator[Tensor]]
 _State = Mapping[str, Tensor]
 
 
-def inherited(recipe: DistillConfig, classes: int, teacher: Classifier, images: Pictures | None = None) -> Classifier:
+def inherited(
+    recipe: DistillConfig,
+    classes: int,
+    teacher: Classifier,
+    images: Pictures | None = None,
+    gone: tuple[str, ...] | None = None,
+) -> Classifier:
     """A student cut out of the teacher as ``recipe.inherit`` says, for pictures of ``recipe.image_size``, on the CPU.
 
     Its pixels are normalised as the teacher's. ``images`` gives batches of such pictures: the criterion ``gradient``
-    needs some.
+    and a ``depth`` below 1 need some; ``gone`` says instead which blocks are left out.
 
     Raises:
         InputError: the teacher has other classes, is no timm network, or cannot be cut or narrowed so.
     """
     anatomy = _anatomy(teacher, classes)
-    structure = _structure(recipe, teacher, anatomy)
+    if gone is None:
+        gone = _missed_least(recipe.inherit, teacher, images)
+    structure = _structure(recipe, teacher, anatomy, gone)
     name, size = teacher.config.architecture, recipe.image_size
     net: nn.Module = create_network(name, classes, size) if structure is None else build(name, classes, size, structure)
     _give(net, teacher, structure, size)
@@ -50,14 +60,14 @@ def inherited(recipe: DistillConfig, classes: int, teacher: Classifier, images: 
 
 
 def outlined(recipe: DistillConfig, teacher: Classifier) -> nn.Module:
-    """The network of :func:`inherited` on the meta device, with all of the teacher's channels: for counting.
+    """The network of :func:`inherited` on the meta device for counting, with all channels and residual blocks.
 
     Raises:
         InputError: the teacher is no timm network, or cannot be cut so.
     """
     classes, size = teacher.config.num_classes, recipe.image_size
     whole = recipe.model_copy(update={"inherit": recipe.inherit.model_copy(update={"width": 1.0})})
-    structure = _structure(whole, teacher, examine(teacher.net, teacher.config.image_size))
+    structure = _structure(whole, teacher, examine(teacher.net, teacher.config.image_size), ())
     name = teacher.config.architecture
     with torch.device("meta"):
         return create_network(name, classes, size) if structure is None else build(name, classes, size, structure)
@@ -109,7 +119,11 @@ def _require_apart(teacher: Classifier) -> None:
         raise InputError(f"{teacher.config.architecture} is more than features and a head; it cannot be taken apart")
 
 
-def _structure(recipe: DistillConfig, teacher: Classifier, anatomy: Anatomy) -> Structure | None:
+def _missed_least(inherit: InheritConfig, teacher: Classifier, images: Pictures | None) -> tuple[str, ...]:
+    return left_out(inherit.depth, teacher, images, inherit.blocks) if inherit.depth < 1 else ()
+
+
+def _structure(recipe: DistillConfig, teacher: Classifier, anatomy: Anatomy, gone: tuple[str, ...]) -> Structure | None:
     """What the student is; None for the teacher's network as it is."""
     inherit, simkd = recipe.inherit, any(term.name == "simkd" for term in recipe.terms())
     blocks = None if inherit.blocks == len(anatomy.groups) else inherit.blocks
@@ -121,18 +135,20 @@ def _structure(recipe: DistillConfig, teacher: Classifier, anatomy: Anatomy) -> 
     if "img_size" in options:
         options["img_size"] = recipe.image_size
     if blocks is not None and inherit.head == "linear":
-        return Structure(blocks=blocks, width=inherit.width, head="linear", options=options)
+        return Structure(blocks=blocks, width=inherit.width, left_out=gone, head="linear", options=options)
     if blocks is not None or (inherit.width < 1 and simkd):
         return Structure(
             blocks=blocks,
             width=inherit.width,
+            left_out=gone,
             head="projected",
             activation=anatomy.activation,
             classifier=teacher.config.architecture,
             options=options,
             classifier_options=dict(teacher.options),
         )
-    return Structure(width=inherit.width, options=options) if inherit.width < 1 or options else None
+    changed = inherit.width < 1 or gone or options
+    return Structure(width=inherit.width, left_out=gone, options=options) if changed else None
 
 
 def _config(

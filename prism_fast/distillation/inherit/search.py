@@ -14,6 +14,7 @@ from prism_fast.config import DistillConfig
 from prism_fast.config.distill import InheritConfig
 from prism_fast.config.losses import SimKD
 from prism_fast.distillation.inherit.make import inherited
+from prism_fast.distillation.inherit.shallow import removable, removal_order
 from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
 from prism_fast.models.architecture import refusal
@@ -24,7 +25,9 @@ from prism_fast.models.structure.spliced import Spliced, as_map
 
 WIDTHS = (1.0, 0.85, 0.7, 0.5, 0.35)
 #: Parts of the teacher's side.
-SIDES = (1.0, 0.75, 0.5)
+SIDES = (1.0, 0.75, 0.625, 0.5)
+#: Parts of the residual blocks that stay; narrower networks keep all of them.
+DEPTHS = (0.8, 0.6, 0.4, 0.2, 0.0)
 #: What costs less than this part of the budget wastes it.
 _NEAR = 0.6
 #: Pictures that the readout is fitted on and judged by, half each.
@@ -55,15 +58,16 @@ def search(
     """At most ``most`` cuts of the teacher that cost at most ``budget`` of its multiply-adds and use most of that.
 
     In order of ``score`` with ``images``, batches normalised for the teacher. Without, the gentlest cut first: the one
-    whose strongest of the three reductions (groups, channels, side) is the least.
+    whose strongest reduction (groups, channels, side) is the least; residual blocks are left out with images alone.
 
     Raises:
         InputError: the teacher cannot be taken apart, or no cut costs that little.
     """
     if not 0 < budget < 1:
         raise InputError(f"expected a budget between 0 and 1 of the teacher's multiply-adds, got {budget}")
+    order = _order(teacher, images)
     groups = len(examine(teacher.net, teacher.config.image_size).groups) or 1
-    found = [one for one in _all(teacher, groups, widths, budget) if one.share <= budget]
+    found = [one for one in _all(teacher, groups, widths, order, budget) if one.share <= budget]
     if not found:
         raise InputError(f"no cut of {teacher.config.architecture} costs {budget} of it or less; raise the budget")
     near = [one for one in found if one.share >= _NEAR * budget] or [max(found, key=lambda one: one.share)]
@@ -71,15 +75,36 @@ def search(
     if images is None:
         return tuple(near[:most])
     shown = _shown(images)
-    scored = [_scored(one, teacher, shown) for one in near[:most]]
+    scored = [_scored(one, teacher, order, shown) for one in near[:most]]
     return tuple(sorted(scored, key=lambda one: -(one.score or 0.0)))
 
 
-def _all(teacher: Classifier, groups: int, widths: Sequence[float], budget: float) -> Iterator[Candidate]:
+def _order(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None) -> tuple[str, ...]:
+    """In which the teacher's residual blocks go; nothing without images, or where it has none."""
+    if images is None:
+        return ()
+    try:
+        blocks = removable(teacher)
+    except InputError:
+        return ()
+    return removal_order(teacher, images, blocks, len(blocks))
+
+
+def _gone(order: tuple[str, ...], depth: float) -> tuple[str, ...]:
+    return order[: len(order) - round(depth * len(order))]
+
+
+def _all(
+    teacher: Classifier, groups: int, widths: Sequence[float], order: tuple[str, ...], budget: float
+) -> Iterator[Candidate]:
     """Every cut that may cost the budget; narrowing is the same whichever criterion chooses the channels."""
     side = teacher.config.image_size
     whole = multiply_adds(_outline(teacher.net), side)
     sides = sorted({max(16, round(side * part / 16) * 16) for part in SIDES}, reverse=True)
+    for depth in DEPTHS if order else ():
+        inherit = InheritConfig(depth=depth)
+        shares = _shares(teacher, inherit, sides, whole, _gone(order, depth))
+        yield from (Candidate(inherit, size, share) for size, share in shares.items())
     for blocks in (None, *range(groups - 1, 0, -1)):
         full = _shares(teacher, InheritConfig(blocks=blocks), sides, whole)
         for width in widths:
@@ -90,23 +115,25 @@ def _all(teacher: Classifier, groups: int, widths: Sequence[float], budget: floa
             yield from (Candidate(inherit, size, share) for size, share in shares.items())
 
 
-def _shares(teacher: Classifier, inherit: InheritConfig, sides: Sequence[int], whole: int) -> dict[int, float]:
+def _shares(
+    teacher: Classifier, inherit: InheritConfig, sides: Sequence[int], whole: int, gone: tuple[str, ...] = ()
+) -> dict[int, float]:
     """What a cut costs at each size that it takes; nothing where the family cannot be cut or narrowed so."""
     if not sides:
         return {}
     try:
-        net = _cut(teacher, inherit, teacher.config.image_size).net
+        net = _cut(teacher, inherit, teacher.config.image_size, gone).net
     except InputError:
         return {}
     outline = _outline(net)
     return {size: multiply_adds(outline, size) / whole for size in sides if refusal(outline, size) is None}
 
 
-def _cut(teacher: Classifier, inherit: InheritConfig, size: int) -> Classifier:
+def _cut(teacher: Classifier, inherit: InheritConfig, size: int, gone: tuple[str, ...]) -> Classifier:
     """By magnitude, which needs no pictures."""
     inherit = inherit.model_copy(update={"criterion": "magnitude"})
     recipe = DistillConfig(student_from="teacher", inherit=inherit, image_size=size, teacher="live", losses=(SimKD(),))
-    return inherited(recipe, teacher.config.num_classes, teacher)
+    return inherited(recipe, teacher.config.num_classes, teacher, gone=gone)
 
 
 def _outline(net: nn.Module) -> nn.Module:
@@ -114,8 +141,9 @@ def _outline(net: nn.Module) -> nn.Module:
 
 
 def _gentleness(one: Candidate, groups: int, side: int) -> float:
-    depth = (one.inherit.blocks or groups) / groups
-    return min(depth, one.inherit.width, one.image_size / side)
+    kept = (one.inherit.blocks or groups) / groups
+    rest = (1 + one.inherit.depth) / 2  # a network without any residual block still has the others
+    return min(kept, rest, one.inherit.width, one.image_size / side)
 
 
 def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
@@ -128,8 +156,8 @@ def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _scored(one: Candidate, teacher: Classifier, shown: list[Tensor]) -> Candidate:
-    net = _cut(teacher, one.inherit, one.image_size).net.eval()
+def _scored(one: Candidate, teacher: Classifier, order: tuple[str, ...], shown: list[Tensor]) -> Candidate:
+    net = _cut(teacher, one.inherit, one.image_size, _gone(order, one.inherit.depth)).net.eval()
     trunk: Any = net.trunk if isinstance(net, Spliced) else net
     known, device = examine(trunk, one.image_size), next(teacher.net.parameters()).device
     inputs, targets = [], []

@@ -13,6 +13,7 @@ from prism_fast.models.architecture import create_network, fixed_side, refusal
 from prism_fast.models.structure.anatomy import Anatomy, examine, keep_children, keep_groups, keep_head
 from prism_fast.models.structure.description import Structure
 from prism_fast.models.structure.narrow import narrow
+from prism_fast.models.structure.residual import leave_out
 from prism_fast.models.structure.spliced import LinearHead, Spliced, projection
 
 Shapes = Mapping[str, Sequence[int]]
@@ -35,6 +36,7 @@ def build(
     if structure.blocks is not None:
         keep_groups(trunk, source, structure.blocks)
         cut = examine(trunk, image_size)
+    leave_out(trunk, structure.left_out)
     net = _joined(trunk, cut, classes, image_size, structure, whole)
     if shapes is not None and structure.width < 1:
         narrow(net, shapes)

@@ -15,14 +15,15 @@ class Structure(BaseModel):
 
     ``head``: ``own``, the pooling and classifier of ``architecture`` itself; ``projected``, a projection into those of
     the timm network ``classifier``; ``linear``, a new classifier on the pooled features. ``width`` below 1: channels
-    are missing, and the shapes of the weights say which layers have how many. ``options`` and ``classifier_options``
-    are timm's arguments for the two networks.
+    are missing, and the shapes of the weights say which layers have how many. ``left_out``: paths of the residual
+    blocks that are not there. ``options`` and ``classifier_options`` are timm's arguments for the two networks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     blocks: int | None = Field(default=None, ge=1)
     width: float = Field(default=1.0, gt=0, le=1)
+    left_out: tuple[str, ...] = ()
     head: Literal["own", "projected", "linear"] = "own"
     activation: Activation = "identity"
     classifier: str | None = None
@@ -40,4 +41,4 @@ class Structure(BaseModel):
     @model_serializer(mode="wrap")
     def _without_absent(self, make: SerializerFunctionWrapHandler) -> dict[str, Any]:
         made: dict[str, Any] = make(self)
-        return {key: value for key, value in made.items() if value not in (None, {})}
+        return {key: value for key, value in made.items() if value not in (None, {}, ())}
