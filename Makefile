@@ -1,5 +1,6 @@
 # make demo   set up, then run the whole pipeline on the bundled models; its report is under runs/demo
 # make test   set up, then run the tests
+# make nightly  set up, then run the tests that take minutes each
 # make lint   formatting, lint, types, import layers
 # make docs   the documentation as a site, in site/
 # make clean  remove the environment and what tools leave behind; runs/ stays
@@ -15,13 +16,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test nightly lint docs clean
 
 demo: $(STAMP)
 	@$(BIN)/prism-fast demo --out runs/demo
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
+
+nightly: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load -m nightly
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -105,6 +105,9 @@ class SimKD(_Term):
     """Features before the classifier; the student ends in the teacher's own classifier (Chen et al. 2022)."""
 
     name: Literal["simkd"] = "simkd"
+    features: Literal["map", "vector"] = Field(
+        "map", description="compared before the pooling, as published, or after it, so that objects may lie elsewhere"
+    )
 
 
 FEATURE_LOSSES = frozenset({"fitnet", "attention", "rkd", "crd", "simkd"})

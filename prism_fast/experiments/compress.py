@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from prism_fast.config import RunConfig, assign
-from prism_fast.config.recipes import recipe
 from prism_fast.data.loader import open_loader
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.distillation.inherit.search import Candidate, search
 from prism_fast.distillation.run import distill_run
 from prism_fast.distillation.task import Result
 from prism_fast.evaluation.cost import Cost, cost_of
+from prism_fast.experiments.cuts import cut_student
 from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
@@ -115,17 +115,7 @@ def _images(config: RunConfig, run: Path, teacher: Classifier) -> Iterator[Tenso
 
 
 def _recipe(config: RunConfig, cuts: tuple[Candidate, ...]) -> RunConfig:
-    students = [
-        {
-            "name": f"cut{number}",
-            "student_from": "teacher",
-            "inherit": cut.inherit.model_dump(mode="json"),
-            "image_size": cut.image_size,
-            "losses": recipe("inherit")["losses"],
-            "lr": recipe("inherit")["lr"],
-        }
-        for number, cut in enumerate(cuts)
-    ]
+    students = [cut_student(f"cut{number}", cut.image_size, cut.inherit) for number, cut in enumerate(cuts)]
     share = config.distill.validation.share or HELD_OUT
     changes: dict[str, object] = {"distill.teacher": "live", "distill.validation.share": share}
     return assign(config, {**changes, "distill.students": students})
@@ -140,5 +130,6 @@ def _compressed(result: Result, cut: Candidate, teacher: Cost) -> Compressed:
 
 
 def _said(cut: Candidate) -> str:
-    blocks = "all block groups" if cut.inherit.blocks is None else f"{cut.inherit.blocks} block groups"
-    return f"{blocks}, width {cut.inherit.width:g}, {cut.image_size} px, {cut.share:.3f} of the teacher's multiply-adds"
+    inherit, share = cut.inherit, f"{cut.share:.3f} of the teacher's multiply-adds"
+    blocks = "all block groups" if inherit.blocks is None else f"{inherit.blocks} block groups"
+    return f"{blocks}, depth {inherit.depth:g}, width {inherit.width:g}, {cut.image_size} px, {share}"

@@ -30,17 +30,14 @@ from prism_fast.labels.load import load_label_space
 from prism_fast.models.bundled import resolve
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.models.label_space import for_label_space
-from prism_fast.operations.views import label_views
 from prism_fast.storage.files import replace
 from prism_fast.workers.synthesize import synthesize
 
 VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "openvino", "numpy")
 #: The first three begin with fresh weights, each on the images it is called after. The last is made from the teacher's
-#: first five of seven block groups, at half of its side, and learns from the guided images.
+#: first five of seven block groups, at half of its side; it sees half as many guided images, and the teacher beside it.
 STUDENTS = ("guided", "unguided", "real", "inherited")
 INHERITED = {"distill.recipe": "inherit", "distill.inherit.blocks": 5}
-#: Views of each guided image that the teacher labels for it.
-VIEWS = 4
 #: Whose cost the report says.
 COSTED = ("teacher", "guided", "inherited")
 
@@ -55,7 +52,10 @@ class Bars(Protocol):
 
 def distilled(config: RunConfig, name: str) -> RunConfig:
     """The recipe of the student called ``name``; of real pictures nothing is selected."""
-    changes: dict[str, dict[str, object]] = {"real": {"distill.selection": False}, "inherited": INHERITED}
+    changes: dict[str, dict[str, object]] = {
+        "real": {"distill.selection": False},
+        "inherited": {**INHERITED, "distill.steps": max(1, config.distill.steps // 2)},
+    }
     return assign(config, changes[name]) if name in changes else config
 
 
@@ -186,8 +186,6 @@ def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None
     write_pictures(
         out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
     )
-    with bars.phase("label views of guided images") as progress:
-        label_views(out / "guided", VIEWS, progress=progress)
     students = train_students(config, out, STUDENTS, bars)
     evaluation = _measure(config, out, real, {"teacher": teacher, **students}, judge, rates)
     replace(out / "evaluation.json", evaluation.model_dump_json().encode())

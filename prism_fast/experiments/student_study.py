@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from prism_fast.config import assign
-from prism_fast.config.recipes import recipe
+from prism_fast.config.distill import InheritConfig
 from prism_fast.evaluation.comparison import score
 from prism_fast.evaluation.cost import cost_of
 from prism_fast.evaluation.pictures import Pictures
 from prism_fast.evaluation.real_sets import RealSets, real_sets
+from prism_fast.experiments.cuts import cut_student
 from prism_fast.experiments.demo import without_guidance
 from prism_fast.experiments.study import Row, Study, spread
 from prism_fast.labels.load import load_label_space
@@ -36,11 +37,6 @@ _KL = {"name": "kl", "losses": [{"name": "kl", "temperature": 3.0}]}
 _DIST = {"name": "dist", "losses": [{"name": "dist"}]}
 
 
-def _cut(name: str, size: int, **inherit: Any) -> dict[str, Any]:
-    taught = {key: recipe("inherit")[key] for key in ("student_from", "losses", "lr")}
-    return {"name": name, "image_size": size, "inherit": inherit, **taught}
-
-
 _Measure = Callable[[Classifier], Row]
 
 
@@ -56,27 +52,35 @@ class Arm:
     seeds: int | None = None
 
 
-_FIFTH, _HALF = _cut("fifth", 64, blocks=5), _cut("half", 96, blocks=5)
+def _cut(size: int, **inherit: Any) -> dict[str, Any]:
+    return cut_student("cut", size, InheritConfig(**inherit))
+
+
+_FIFTH = _cut(64, blocks=5)
+#: Two thirds of the residual blocks stay.
+_HALF = _cut(96, depth=0.67)
+#: A fifth that learns from logits alone, and normalises by each batch.
+_BY_LOGITS = {"name": "cut", "student_from": "teacher", "image_size": 64, "inherit": {"blocks": 5}, "lr": 0.004}
 #: From a tenth of the teacher's multiply-adds to all of them; a cell each, for their pictures differ in size.
 _CURVE = (
-    ("curve 0.10", _cut("cut", 48, blocks=5)),
-    ("curve 0.15", _cut("cut", 48, blocks=6)),
-    ("curve 0.23", _cut("cut", 64, blocks=6)),
-    ("curve 0.48", _cut("cut", 88, blocks=6)),
-    ("curve 0.29", _cut("cut", 128, width=0.5)),
-    ("curve 0.52", _cut("cut", 128, width=0.7)),
-    ("curve 0.71", _cut("cut", 128, blocks=5)),
-    ("curve 1.00", _cut("cut", 128)),
+    ("curve 0.10", _cut(48, blocks=5)),
+    ("curve 0.28", _cut(80, blocks=5)),
+    ("curve 0.45", _cut(80)),
+    ("curve 0.71", _cut(112, depth=0.67)),
+    ("curve 0.84", _cut(112)),
+    ("curve 1.00", _cut(128)),
 )
 ARMS = (
     Arm("stored", (_KL, _DIST), "stored"),
     Arm("views", (_KL, _DIST)),
     Arm("live", (_KL, _DIST), "live"),
     Arm("larger pictures", ({**_DIST, "name": "dist-96", "image_size": 96},)),
-    Arm("fifth", (_FIFTH,)),
-    Arm("fifth of unguided images", (_FIFTH,), guided=False),
-    Arm("half", (_HALF,), factor=0.5),
-    *(Arm(name, (cut,), factor=0.5, seeds=1) for name, cut in _CURVE),
+    Arm("fifth", (_FIFTH,), "live", 0.5),
+    Arm("fifth of unguided images", (_FIFTH,), "live", 0.5, guided=False),
+    Arm("fifth by logits alone", ({**_BY_LOGITS, "losses": [{"name": "dist"}]},)),
+    Arm("half", (_HALF,), "live", 0.25),
+    Arm("half of unguided images", (_HALF,), "live", 0.25, guided=False),
+    *(Arm(name, (cut,), "live", 0.25, seeds=1) for name, cut in _CURVE),
     Arm("long stored", (_KL, _DIST), "stored", LONG),
     Arm("long views", (_KL, _DIST), factor=LONG),
     Arm("long live", (_KL, _DIST), "live", LONG),

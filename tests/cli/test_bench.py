@@ -40,6 +40,7 @@ def test_shards_and_loader_print_tables(tiny: Path, prism: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_every_step_of_a_short_stress_run(prism: Command, tmp_path: Path) -> None:
     out, config = tmp_path / "rows.json", Path(__file__).parents[2] / "benchmarks" / "configs" / "stress.yaml"
     sizes = ("--set", "synthesis.images=230", "--set", "synthesis.shard_size=100")

@@ -75,8 +75,8 @@ def replaced(words: list[str], model: Path, computed: list[str], folder: Path) -
     [
         ("sd15", "float32", "eager"),
         ("sd15", "float16", "eager"),
-        ("sd15", "float16", "openvino"),
-        ("sd15", "float16", "auto"),
+        pytest.param("sd15", "float16", "openvino", marks=pytest.mark.nightly),
+        pytest.param("sd15", "float16", "auto", marks=pytest.mark.nightly),
         ("sd21", "bfloat16", "eager"),
         ("sdxl", "bfloat16", "eager"),
     ],

@@ -32,7 +32,9 @@ def test_who_asks_for_a_recipe_gets_all_of_it() -> None:
 
 
 def test_an_unknown_recipe_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"no recipe is called 'slow'; there are a3-like, fast, inherit, patient"):
+    with pytest.raises(
+        ConfigError, match=r"no recipe is called 'slow'; there are a3-like, fast, finetune, inherit, patient"
+    ):
         load_config("minis-emoji", ("distill.recipe=slow",))
 
 

@@ -264,7 +264,9 @@ def test_simkd_compares_the_map_only_where_it_is_what_the_classifier_sees() -> N
     torch.testing.assert_close(SimKDTerm(s, t)(s, t, labels), of_maps)
     token = outputs(3, 6, 2, pooled=drawn(3, 6, seed=3).float())
     assert s.pooled is not None
+    assert t.pooled is not None
     assert token.pooled is not None
+    torch.testing.assert_close(SimKDTerm(s, t, "vector")(s, t, labels), ((s.pooled - t.pooled) ** 2).mean())
     torch.testing.assert_close(SimKDTerm(s, token)(s, token, labels), ((s.pooled - token.pooled) ** 2).mean())
     with pytest.raises(InputError, match=r"has 6, the teacher 8; .*student_from or inherit"):
         SimKDTerm(s, outputs(3, 8, 2))

@@ -34,7 +34,7 @@ def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     rows = run_student_study(study, arms, 2)
     assert json.loads((tmp_path / "study.json").read_text()) == rows
     made = [(r["arm"], r["student"], r["seed"]) for r in rows]
-    assert made == [(TEACHER, TEACHER, 0), ("fifth", "fifth", 0), ("fifth", "fifth", 1), ("curve 0.10", "cut", 0)]
+    assert made == [(TEACHER, TEACHER, 0), ("fifth", "cut", 0), ("fifth", "cut", 1), ("curve 0.10", "cut", 0)]
     shares = {r["arm"]: r["share"] for r in rows}
     assert shares[TEACHER] == 1
     assert 0.08 < shares["curve 0.10"] < 0.12

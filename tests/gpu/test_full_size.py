@@ -8,6 +8,7 @@ that nothing looks at a number on the way.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,13 @@ from tests.gpu.test_whole_configurations import outline
 SD15, SDXL = "imagenet1k-sd15", "imagenet1k-sdxl"
 CLASSES = 1000
 OWN = ("unet", "unet_deep", "unet_shallow", "decoder", "teacher", "energy_gradient")
-PARTS = [(SD15, part) for part in ("text_encoder", *OWN)]
-PARTS += [(SDXL, part) for part in ("text_encoder", "text_encoder_2", *OWN)]
+PARTS: list[Any] = [(SD15, part) for part in ("text_encoder", *OWN)]
+#: Of SDXL, what exports within half a minute in every run of the tests.
+SHORT = ("unet_shallow", "decoder", "teacher")
+PARTS += [
+    pytest.param(SDXL, part, marks=() if part in SHORT else pytest.mark.nightly)
+    for part in ("text_encoder", "text_encoder_2", *OWN)
+]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def test_every_part_exports(folders: dict[str, Path], name: str, part_name: str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", [SD15, SDXL])
+@pytest.mark.parametrize("name", [SD15, pytest.param(SDXL, marks=pytest.mark.nightly)])
 def test_the_gradient_through_the_full_decoder_is_one_graph(
     folders: dict[str, Path], name: str, precision: Precision, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_whatever_happens_running_again_gives_the_undisturbed_run(tmp_path: Path) -> None:
     """Every index once, every byte the same, nothing left over, ``verify`` content: after each of the faults."""
     path = os.pathsep.join(map(str, [ROOT, *sys.path]))

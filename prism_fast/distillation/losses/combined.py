@@ -158,7 +158,7 @@ def _of_features(term: config.Loss, student: Outputs, teacher: Outputs) -> nn.Mo
         case config.CRD():
             return CRDTerm(term.dimensions, term.negatives, term.temperature, student, teacher)
         case config.SimKD():
-            return SimKDTerm(student, teacher)
+            return SimKDTerm(student, teacher, term.features)
     raise InputError(f"no loss of features is called {term.name}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ def simkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class SimKDTerm(nn.Module):
     """:func:`simkd_loss` of the last maps, where both are what is averaged before the classifier; else of the vectors.
 
+    With ``features: vector``, which is ours, always of the vectors.
+
     A classifier may see something else than its network's last map (a ViT's class token, MobileNet's last convolution
     after pooling), whose channels agree by chance: the map is compared only if its mean is the vector.
 
@@ -41,12 +45,12 @@ class SimKDTerm(nn.Module):
         InputError: the student's features have another count of channels than the teacher's.
     """
 
-    def __init__(self, student: Outputs, teacher: Outputs) -> None:
+    def __init__(self, student: Outputs, teacher: Outputs, features: Literal["map", "vector"] = "map") -> None:
         super().__init__()
         s, t = vector_pair(student.pooled, teacher.pooled)
         if s.shape[1] != t.shape[1]:
             raise InputError(_refusal(s.shape[1], t.shape[1]))
-        self.maps = _averages_last_map(student) and _averages_last_map(teacher)
+        self.maps = features == "map" and _averages_last_map(student) and _averages_last_map(teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Labels) -> Tensor:
         """The loss."""
