@@ -28,6 +28,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.concepts)
 
+    def every(self, step: int) -> Pictures:
+        """One picture of each ``step``, from the first on."""
+        return Pictures(self.images[::step], self.labels[::step], self.concepts[::step], self.styles[::step])
+
 
 def load_pictures(table_path: Path, split: str, styles: Sequence[str]) -> Pictures:
     """Pictures of one split in the given styles.

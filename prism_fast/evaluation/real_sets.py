@@ -21,6 +21,11 @@ class RealSets:
     validation: Pictures
     tests: dict[str, Pictures]
 
+    def every(self, step: int) -> RealSets:
+        """One picture of each ``step`` in each set."""
+        tests = {name: pictures.every(step) for name, pictures in self.tests.items()}
+        return RealSets(self.train.every(step), self.validation.every(step), tests)
+
 
 def real_sets() -> RealSets:
     """The bundled pictures."""

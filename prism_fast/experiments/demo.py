@@ -35,7 +35,8 @@ from prism_fast.workers.synthesize import synthesize
 
 VERSIONS = ("prism-fast", "torch", "diffusers", "transformers", "timm", "nvidia-dali-cuda130", "openvino", "numpy")
 #: The first three begin with fresh weights, each on the images it is called after. The last is made from the teacher's
-#: first five of seven block groups, at half of its side; it sees half as many guided images, and the teacher beside it.
+#: first five of seven block groups, at half of its side, and has half of the steps on guided images, with a teacher
+#: pass in each.
 STUDENTS = ("guided", "unguided", "real", "inherited")
 INHERITED = {"distill.recipe": "inherit", "distill.inherit.blocks": 5}
 #: Whose cost the report says.
@@ -170,9 +171,14 @@ def without_guidance(config: RunConfig) -> RunConfig:
     return assign(config, {"guidance.enabled": False})
 
 
-def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Everything, resumable at any point; returns what ``summary.json`` holds. Engines are kept in ``out/engines``."""
-    start = time.monotonic()
+def run_demo(
+    config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None] = print, real: RealSets | None = None
+) -> dict[str, Any]:
+    """Everything, resumable at any point; returns what ``summary.json`` holds. Engines are kept in ``out/engines``.
+
+    ``real``: the pictures to measure on; all bundled ones if it is None.
+    """
+    start, real = time.monotonic(), real or real_sets()
     config, judge = with_tuned_batch(config, None), load_judge(config.models)
     rates = {}
     for name, settings in (("guided", config), ("unguided", without_guidance(config))):
@@ -182,7 +188,6 @@ def run_demo(config: RunConfig, out: Path, bars: Bars, log: Callable[[str], None
         rates[name] = sum(r.planned for r in records) / sum(r.seconds for r in records)
     found = load_classifier(resolve(config.models.teacher, "teacher"))
     teacher = for_label_space(found, load_label_space(config.labels))
-    real = real_sets()
     write_pictures(
         out / "real", real.train.images, real.train.labels, teacher, config.run_hash(), config.synthesis.shard_size
     )

@@ -23,7 +23,8 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.dataset.shard_set import ShardSet
 from prism_fast.evaluation.comparison import features_of, measure_set, score
 from prism_fast.evaluation.judge import load_judge
-from prism_fast.evaluation.real_sets import KNOWN, real_sets
+from prism_fast.evaluation.pictures import Pictures
+from prism_fast.evaluation.real_sets import KNOWN
 from prism_fast.experiments.study import Row, Study, spread
 from prism_fast.models.classifier import Classifier, load_classifier
 from prism_fast.operations.decide import Aim
@@ -80,7 +81,7 @@ def _cell(study: Study, arm: Arm, seed: int) -> list[Row]:
         _round(study, arm, seed)
     study.make(config, folder / "run", name)
     (student,) = study.train(config, folder / "run", folder / "student", name)
-    return [{"arm": arm.name, "seed": seed, **_measured(config, folder / "run", student.student)}]
+    return [{"arm": arm.name, "seed": seed, **_measured(study, config, folder / "run", student.student)}]
 
 
 def _round(study: Study, arm: Arm, seed: int) -> None:
@@ -102,14 +103,14 @@ def _round(study: Study, arm: Arm, seed: int) -> None:
 
 
 @cache
-def _judged(models: ModelsConfig, batch_size: int) -> tuple[Classifier, torch.Tensor]:
-    judge, known = load_judge(models).network, real_sets().tests[KNOWN]
+def _judged(models: ModelsConfig, batch_size: int, known: Pictures) -> tuple[Classifier, torch.Tensor]:
+    judge = load_judge(models).network
     return judge, features_of(judge, known.images, batch_size)
 
 
-def _measured(config: RunConfig, run: Path, student: Path) -> dict[str, Any]:
-    size, sets, network = config.evaluate.batch_size, real_sets(), load_classifier(str(student))
-    judge, features = _judged(config.models, size)
+def _measured(study: Study, config: RunConfig, run: Path, student: Path) -> dict[str, Any]:
+    size, sets, network = config.evaluate.batch_size, study.real, load_classifier(str(student))
+    judge, features = _judged(config.models, size, sets.tests[KNOWN])
     samples = list(ShardSet.discover(run).samples())
     found = measure_set(
         "run",

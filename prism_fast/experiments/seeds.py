@@ -12,7 +12,7 @@ from prism_fast.dataset.run_directory import RunDirectory
 from prism_fast.distillation.run import distill_run
 from prism_fast.errors import DataError
 from prism_fast.evaluation.comparison import load_evaluation, score
-from prism_fast.evaluation.real_sets import real_sets
+from prism_fast.evaluation.real_sets import RealSets, real_sets
 from prism_fast.experiments.demo import STUDENTS, Bars, distilled, images_of
 from prism_fast.models.classifier import load_classifier
 from prism_fast.storage.files import replace
@@ -29,8 +29,10 @@ def student_of(config: RunConfig, demo: Path, name: str, seed: int, bars: Bars) 
     return folder / "student"
 
 
-def run_seeds(demo: Path, seeds: int, bars: Bars) -> list[dict[str, Any]]:
+def run_seeds(demo: Path, seeds: int, bars: Bars, real: RealSets | None = None) -> list[dict[str, Any]]:
     """Train what is missing, measure every student on every test set; also written to ``seeds.json``.
+
+    ``real``: the pictures to measure on; all bundled ones if it is None.
 
     Raises:
         DataError: ``demo`` is not a finished demo directory.
@@ -39,7 +41,7 @@ def run_seeds(demo: Path, seeds: int, bars: Bars) -> list[dict[str, Any]]:
     if evaluation is None:
         raise DataError(f"{demo} is not a finished demo; run 'prism-fast demo --out {demo}' first")
     config = RunDirectory(demo / "guided").config()
-    tests = real_sets().tests
+    tests = (real or real_sets()).tests
     rows: list[dict[str, Any]] = []
     for name in STUDENTS:
         folders = [student_of(config, demo, name, config.distill.seed + i, bars) for i in range(seeds)]

@@ -18,7 +18,6 @@ from prism_fast.config.distill import InheritConfig
 from prism_fast.evaluation.comparison import score
 from prism_fast.evaluation.cost import cost_of
 from prism_fast.evaluation.pictures import Pictures
-from prism_fast.evaluation.real_sets import RealSets, real_sets
 from prism_fast.experiments.cuts import cut_student
 from prism_fast.experiments.demo import without_guidance
 from prism_fast.experiments.study import Row, Study, spread
@@ -94,9 +93,7 @@ def run_student_study(study: Study, arms: Sequence[Arm], seeds: int) -> list[Row
     """
     found = load_classifier(resolve(study.config.models.teacher, "teacher"))
     teacher = for_label_space(found, load_label_space(study.config.labels))
-    real = real_sets()
-    whole = cost_of(teacher).gmac
-    measured = partial(_measured, study, real, whole)
+    measured = partial(_measured, study, cost_of(teacher).gmac)
     named = {"arm": TEACHER, "student": TEACHER, "seed": 0}
     rows = study.cell(study.out / TEACHER, lambda: [{**named, **measured(teacher)}])
     for arm in arms:
@@ -141,7 +138,7 @@ def _cell(study: Study, arm: Arm, seed: int, run: Path, folder: Path, measured: 
     ]
 
 
-def _measured(study: Study, real: RealSets, whole: float, network: Classifier) -> Row:
+def _measured(study: Study, whole: float, network: Classifier) -> Row:
     size, cost = study.config.evaluate.batch_size, cost_of(network)
 
     def top1(name: str, pictures: Pictures) -> float:
@@ -151,8 +148,8 @@ def _measured(study: Study, real: RealSets, whole: float, network: Classifier) -
         "parameters": cost.parameters,
         "gmac": cost.gmac,
         "share": cost.gmac / whole,
-        "validation": top1("validation", real.validation),
-        "top1": {name: top1(name, pictures) for name, pictures in real.tests.items()},
+        "validation": top1("validation", study.real.validation),
+        "top1": {name: top1(name, pictures) for name, pictures in study.real.tests.items()},
     }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prism_fast.config import RunConfig
 from prism_fast.distillation.run import distill_run
 from prism_fast.distillation.task import Result
+from prism_fast.evaluation.real_sets import RealSets, real_sets
 from prism_fast.experiments.demo import Bars
 from prism_fast.storage.files import read_if_there, replace
 from prism_fast.workers.synthesize import synthesize
@@ -21,12 +22,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """A configuration, where its cells are kept, and what is told how it goes."""
+    """A configuration, where its cells are kept, what is told how it goes, and the real pictures to measure on."""
 
     config: RunConfig
     out: Path
     bars: Bars
     log: Callable[[str], None] = print
+    real: RealSets = field(default_factory=real_sets)
 
     def make(self, config: RunConfig, run: Path, name: str) -> None:
         """A run, or what is missing of it."""

@@ -11,6 +11,7 @@ import pytest
 
 from prism_fast.config import load_config
 from prism_fast.dataset.shard_set import ShardSet
+from prism_fast.evaluation.real_sets import real_sets
 from prism_fast.experiments.demo import run_demo, without_guidance
 from prism_fast.experiments.seeds import as_markdown, run_seeds
 from prism_fast.operations.verify import verify
@@ -43,7 +44,8 @@ def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
     judge = make_teacher(tmp_path / "judge", classes=5)
     config = load_config("minis-emoji", [*SMALL, f"models.features={judge}"])
     bars = Recorder()
-    summary = run_demo(config, tmp_path, bars)
+    real = real_sets().every(8)
+    summary = run_demo(config, tmp_path, bars, real=real)
     assert set(summary) >= REQUIRED
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary["images"] == 16
@@ -62,7 +64,7 @@ def test_demo_ends_with_numbers_and_a_report(tmp_path: Path) -> None:
     assert any((a.image != b.image).any() for a, b in zip(guided, unguided, strict=True))
     assert all(s.meta["guided_steps"] > 0 for s in guided)
 
-    rows = run_seeds(tmp_path, 2, bars)
+    rows = run_seeds(tmp_path, 2, bars, real)
     assert len(rows) == 12
     assert all(len(row["top1"]) == 2 for row in rows)
     assert rows[0]["top1"][0] == pytest.approx(summary["student_top1"])

@@ -10,6 +10,7 @@ import pytest
 
 from prism_fast.config import load_config
 from prism_fast.dataset.run_directory import RunDirectory
+from prism_fast.evaluation.real_sets import real_sets
 from prism_fast.experiments.prompt_study import ARMS, as_markdown, folder_of, run_study
 from prism_fast.experiments.study import Study
 from tests.experiments.test_demo import Recorder
@@ -41,7 +42,7 @@ def test_an_arm_without_its_base_has_no_difference() -> None:
 @pytest.mark.slow
 def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     arms = [arm for arm in ARMS if arm.name in ("templates", "bank + coverage", "bank + round of student")]
-    study = Study(load_config("minis-emoji", SMALL), tmp_path, Recorder())
+    study = Study(load_config("minis-emoji", SMALL), tmp_path, Recorder(), real=real_sets().every(8))
     rows = run_study(study, arms, 1)
     assert json.loads((tmp_path / "study.json").read_text()) == rows
     assert [r["arm"] for r in rows] == [arm.name for arm in arms]
@@ -49,6 +50,6 @@ def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     assert all(0 <= top1 <= 1 for r in rows for top1 in r["top1"].values())
     decisions = RunDirectory(folder_of(study, arms[2], 0) / "run").decisions()
     assert [(d.start, d.stop, d.towards) for d in decisions] == [(32, 48, "student")]
-    again = Study(study.config, tmp_path, Recorder())
+    again = Study(study.config, tmp_path, Recorder(), real=study.real)
     assert run_study(again, arms, 1) == rows
     assert again.bars.phases == []  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prism_fast.config import load_config
+from prism_fast.evaluation.real_sets import real_sets
 from prism_fast.experiments.student_study import ARMS, TEACHER, as_markdown, run_student_study
 from prism_fast.experiments.study import Study
 from tests.experiments.test_demo import Recorder
@@ -30,7 +31,7 @@ def test_accuracy_is_said_beside_the_teachers() -> None:
 @pytest.mark.slow
 def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     arms = [arm for arm in ARMS if arm.name in ("fifth", "curve 0.10")]
-    study = Study(load_config("minis-emoji", SMALL), tmp_path, Recorder())
+    study = Study(load_config("minis-emoji", SMALL), tmp_path, Recorder(), real=real_sets().every(8))
     rows = run_student_study(study, arms, 2)
     assert json.loads((tmp_path / "study.json").read_text()) == rows
     made = [(r["arm"], r["student"], r["seed"]) for r in rows]
@@ -39,6 +40,6 @@ def test_a_small_study_from_end_to_end(tmp_path: Path) -> None:
     assert shares[TEACHER] == 1
     assert 0.08 < shares["curve 0.10"] < 0.12
     assert 0.15 < shares["fifth"] < 0.2
-    again = Study(study.config, tmp_path, Recorder())
+    again = Study(study.config, tmp_path, Recorder(), real=study.real)
     assert run_student_study(again, arms, 2) == rows
     assert not any(phase.startswith("distil") for phase in again.bars.phases)  # type: ignore[attr-defined]
