@@ -15,6 +15,7 @@ from typing import Any
 
 from prism_fast.config import assign
 from prism_fast.config.distill import InheritConfig
+from prism_fast.config.recipes import recipe
 from prism_fast.evaluation.comparison import score
 from prism_fast.evaluation.cost import cost_of
 from prism_fast.evaluation.pictures import Pictures
@@ -49,12 +50,15 @@ class Arm:
     factor: float = 1.0
     guided: bool = True
     seeds: int | None = None
+    crop_scale: tuple[float, float] | None = None
 
 
 def _cut(size: int, **inherit: Any) -> dict[str, Any]:
     return cut_student("cut", size, InheritConfig(**inherit))
 
 
+#: The crops of the recipe ``finetune``.
+_LARGE = tuple(recipe("finetune")["crop_scale"])
 _FIFTH = _cut(64, blocks=5)
 #: Two thirds of the residual blocks stay.
 _HALF = _cut(96, depth=0.67)
@@ -77,8 +81,8 @@ ARMS = (
     Arm("fifth", (_FIFTH,), "live", 0.5),
     Arm("fifth of unguided images", (_FIFTH,), "live", 0.5, guided=False),
     Arm("fifth by logits alone", ({**_BY_LOGITS, "losses": [{"name": "dist"}]},)),
-    Arm("half", (_HALF,), "live", 0.25),
-    Arm("half of unguided images", (_HALF,), "live", 0.25, guided=False),
+    Arm("half", (_HALF,), "live", 1 / 3, crop_scale=_LARGE),
+    Arm("half of unguided images", (_HALF,), "live", 1 / 3, guided=False, crop_scale=_LARGE),
     *(Arm(name, (cut,), "live", 0.25, seeds=1) for name, cut in _CURVE),
     Arm("long stored", (_KL, _DIST), "stored", LONG),
     Arm("long views", (_KL, _DIST), factor=LONG),
@@ -117,12 +121,14 @@ def _images(study: Study, arm: Arm) -> Path:
 
 
 def _cell(study: Study, arm: Arm, seed: int, run: Path, folder: Path, measured: _Measure) -> list[Row]:
-    changes = {
+    changes: dict[str, object] = {
         "distill.students": list(arm.students),
         "distill.teacher": arm.teacher,
         "distill.seed": seed,
         "distill.steps": max(1, round(arm.factor * study.config.distill.steps)),
     }
+    if arm.crop_scale is not None:
+        changes["distill.crop_scale"] = arm.crop_scale
     results = study.train(assign(study.config, changes), run, folder / "students", f"{arm.name}, seed {seed}")
     return [
         {

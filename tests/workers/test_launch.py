@@ -51,6 +51,12 @@ class Supervised:
         self.watched += 1
 
 
+@pytest.fixture(autouse=True)
+def _no_niceness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers stand back for every other process, and beside tests on all cores they take minutes to start."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 @pytest.fixture
 def supervised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Supervised:
     return Supervised(monkeypatch, stub_config(tmp_path, launch={"restarts": 2}), tmp_path / "run")
