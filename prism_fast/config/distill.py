@@ -60,7 +60,9 @@ class StudentConfig(Document):
 class DistillConfig(Document):
     """The distillation recipe; the same for every student of a comparison."""
 
-    recipe: str | None = Field(None, description="a file of config/recipes: holds where nothing else is said")
+    recipe: str | None = Field(
+        None, description="a3-like, fast, finetune, inherit or patient; holds where nothing else is said"
+    )
     student: str = Field("resnet10t", description="timm model name")
     student_from: Literal["scratch", "teacher"] = Field(
         "scratch", description="fresh weights of 'student', or the teacher's own as 'inherit' says"

@@ -59,11 +59,24 @@ def _cut(size: int, **inherit: Any) -> dict[str, Any]:
 
 #: The crops of the recipe ``finetune``.
 _LARGE = tuple(recipe("finetune")["crop_scale"])
+
+
+def _crops(cut: dict[str, Any]) -> tuple[float, float] | None:
+    return None if "blocks" in cut["inherit"] else _LARGE
+
+
 _FIFTH = _cut(64, blocks=5)
 #: Two thirds of the residual blocks stay.
 _HALF = _cut(96, depth=0.67)
 #: A fifth that learns from logits alone, and normalises by each batch.
-_BY_LOGITS = {"name": "cut", "student_from": "teacher", "image_size": 64, "inherit": {"blocks": 5}, "lr": 0.004}
+_BY_LOGITS = {
+    "name": "cut",
+    "student_from": "teacher",
+    "image_size": 64,
+    "inherit": {"blocks": 5},
+    "lr": 0.004,
+    "losses": [{"name": "dist"}],
+}
 #: From a tenth of the teacher's multiply-adds to all of them; a cell each, for their pictures differ in size.
 _CURVE = (
     ("curve 0.10", _cut(48, blocks=5)),
@@ -80,10 +93,10 @@ ARMS = (
     Arm("larger pictures", ({**_DIST, "name": "dist-96", "image_size": 96},)),
     Arm("fifth", (_FIFTH,), "live", 0.5),
     Arm("fifth of unguided images", (_FIFTH,), "live", 0.5, guided=False),
-    Arm("fifth by logits alone", ({**_BY_LOGITS, "losses": [{"name": "dist"}]},)),
+    Arm("fifth by logits alone", (_BY_LOGITS,)),
     Arm("half", (_HALF,), "live", 1 / 3, crop_scale=_LARGE),
     Arm("half of unguided images", (_HALF,), "live", 1 / 3, guided=False, crop_scale=_LARGE),
-    *(Arm(name, (cut,), "live", 0.25, seeds=1) for name, cut in _CURVE),
+    *(Arm(name, (cut,), "live", 0.25, seeds=1, crop_scale=_crops(cut)) for name, cut in _CURVE),
     Arm("long stored", (_KL, _DIST), "stored", LONG),
     Arm("long views", (_KL, _DIST), factor=LONG),
     Arm("long live", (_KL, _DIST), "live", LONG),

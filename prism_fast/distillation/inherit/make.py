@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prism_fast.config import DistillConfig
-from prism_fast.config.distill import InheritConfig
+from prism_fast.distillation.inherit.pictures import Pictures
 from prism_fast.distillation.inherit.prune import prune
 from prism_fast.distillation.inherit.shallow import left_out
 from prism_fast.errors import InputError
@@ -23,7 +23,6 @@ from prism_fast.models.structure.build import build
 from prism_fast.models.structure.description import Structure
 from prism_fast.models.structure.spliced import Spliced
 
-Pictures = Callable[[], Iterator[Tensor]]
 _State = Mapping[str, Tensor]
 
 
@@ -44,7 +43,7 @@ def inherited(
     """
     anatomy = _anatomy(teacher, classes)
     if gone is None:
-        gone = _missed_least(recipe.inherit, teacher, images)
+        gone = left_out(recipe.inherit.depth, teacher, images, recipe.inherit.blocks)
     structure = _structure(recipe, teacher, anatomy, gone)
     name, size = teacher.config.architecture, recipe.image_size
     net: nn.Module = create_network(name, classes, size) if structure is None else build(name, classes, size, structure)
@@ -117,10 +116,6 @@ def _require_apart(teacher: Classifier) -> None:
     picture = torch.linspace(-1, 1, 3 * side * side, device=weight.device, dtype=weight.dtype).view(1, 3, side, side)
     if not torch.allclose(net.forward_head(net.forward_features(picture)), net(picture), rtol=1e-3, atol=1e-3):
         raise InputError(f"{teacher.config.architecture} is more than features and a head; it cannot be taken apart")
-
-
-def _missed_least(inherit: InheritConfig, teacher: Classifier, images: Pictures | None) -> tuple[str, ...]:
-    return left_out(inherit.depth, teacher, images, inherit.blocks) if inherit.depth < 1 else ()
 
 
 def _structure(recipe: DistillConfig, teacher: Classifier, anatomy: Anatomy, gone: tuple[str, ...]) -> Structure | None:

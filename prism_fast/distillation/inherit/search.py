@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from prism_fast.config import DistillConfig
 from prism_fast.config.distill import InheritConfig
 from prism_fast.config.losses import SimKD
 from prism_fast.distillation.inherit.make import inherited
+from prism_fast.distillation.inherit.pictures import Pictures, first
 from prism_fast.distillation.inherit.shallow import removable, removal_order
 from prism_fast.errors import InputError
 from prism_fast.evaluation.cost import multiply_adds
@@ -51,7 +52,7 @@ class Candidate:
 def search(
     teacher: Classifier,
     budget: float,
-    images: Callable[[], Iterator[Tensor]] | None = None,
+    images: Pictures | None = None,
     widths: Sequence[float] = WIDTHS,
     most: int = 8,
 ) -> tuple[Candidate, ...]:
@@ -74,19 +75,16 @@ def search(
     near.sort(key=lambda one: _gentleness(one, groups, teacher.config.image_size), reverse=True)
     if images is None:
         return tuple(near[:most])
-    shown = _shown(images)
+    shown = first(images, _PICTURES)
     scored = [_scored(one, teacher, order, shown) for one in near[:most]]
     return tuple(sorted(scored, key=lambda one: -(one.score or 0.0)))
 
 
-def _order(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None) -> tuple[str, ...]:
+def _order(teacher: Classifier, images: Pictures | None) -> tuple[str, ...]:
     """In which the teacher's residual blocks go; nothing without images, or where it has none."""
     if images is None:
         return ()
-    try:
-        blocks = removable(teacher)
-    except InputError:
-        return ()
+    blocks = removable(teacher)
     return removal_order(teacher, images, blocks, len(blocks))
 
 
@@ -144,15 +142,6 @@ def _gentleness(one: Candidate, groups: int, side: int) -> float:
     kept = (one.inherit.blocks or groups) / groups
     rest = (1 + one.inherit.depth) / 2  # a network without any residual block still has the others
     return min(kept, rest, one.inherit.width, one.image_size / side)
-
-
-def _shown(images: Callable[[], Iterator[Tensor]]) -> list[Tensor]:
-    shown: list[Tensor] = []
-    for batch in images():
-        shown.append(batch)
-        if sum(map(len, shown)) >= _PICTURES:
-            break
-    return shown
 
 
 @torch.no_grad()

@@ -6,12 +6,12 @@ Reference: Veit et al. 2016 for leaving out blocks without training; the greedy 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prism_fast.distillation.inherit.pictures import Pictures, first
 from prism_fast.errors import InputError
 from prism_fast.models.at_once import at_once
 from prism_fast.models.classifier import Classifier
@@ -23,9 +23,7 @@ from prism_fast.models.structure.residual import leave_out, residual_blocks, wit
 _PICTURES = 128
 
 
-def left_out(
-    depth: float, teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None, groups: int | None = None
-) -> tuple[str, ...]:
+def left_out(depth: float, teacher: Classifier, images: Pictures | None, groups: int | None = None) -> tuple[str, ...]:
     """Blocks of the teacher that go so that the part ``depth`` of its residual blocks stays.
 
     ``images`` gives batches normalised for the teacher. With ``groups`` its first block groups alone are looked at.
@@ -33,29 +31,23 @@ def left_out(
     Raises:
         InputError: it has no residual blocks, or there are no pictures.
     """
+    if depth == 1:
+        return ()
     blocks = removable(teacher, groups)
+    if not blocks:
+        name = teacher.config.architecture
+        raise InputError(f"{name} has no residual block to leave out; set distill.inherit.depth to 1")
     return removal_order(teacher, images, blocks, len(blocks) - round(depth * len(blocks)))
 
 
 def removable(teacher: Classifier, groups: int | None = None) -> tuple[str, ...]:
-    """The residual blocks of the teacher's first block groups, by their paths.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The residual blocks of the teacher's first block groups, by their paths."""
     within = examine(teacher.net, teacher.config.image_size).groups[:groups]
-    found = residual_blocks(teacher.net, within, teacher.config.image_size)
-    if not found:
-        raise InputError(
-            f"{teacher.config.architecture} has no residual block to leave out; set distill.inherit.depth to 1"
-        )
-    return found
+    return residual_blocks(teacher.net, within, teacher.config.image_size)
 
 
 @torch.no_grad()
-def removal_order(
-    teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None, blocks: tuple[str, ...], count: int
-) -> tuple[str, ...]:
+def removal_order(teacher: Classifier, images: Pictures | None, blocks: tuple[str, ...], count: int) -> tuple[str, ...]:
     """``count`` of these blocks, in the order in which they go.
 
     Each is the one without which, those before it gone too, the mean KL divergence from the teacher is the least.
@@ -74,12 +66,8 @@ def removal_order(
     return tuple(gone)
 
 
-def _shown(teacher: Classifier, images: Callable[[], Iterator[Tensor]] | None) -> Tensor:
-    batches: list[Tensor] = []
-    for batch in images() if images is not None else ():
-        batches.append(batch)
-        if sum(map(len, batches)) >= _PICTURES:
-            break
+def _shown(teacher: Classifier, images: Pictures | None) -> Tensor:
+    batches = first(images, _PICTURES)
     if not batches:
         raise InputError(
             "distill.inherit.depth below 1 needs synthetic pictures to choose blocks by, and there are none; set it to "

@@ -76,7 +76,7 @@ def leave_out(net: nn.Module, paths: Iterable[str]) -> None:
     for path in paths:
         try:
             net.set_submodule(path, LeftOut(), strict=True)
-        except AttributeError as error:
+        except (AttributeError, ValueError) as error:  # an empty path is a ValueError
             raise InputError(f"{type(net).__name__} has no block {path} to leave out") from error
 
 
